@@ -1,0 +1,134 @@
+"""Block kernels: runs of elements through the formula, into sums and outputs.
+
+A run is at most SPAN elements that follow each other in the order of the
+plan. Contiguous operands are read and written where they lie. All others are
+gathered into buffers that stay in the L1 or L2 cache, and the same loop runs
+on the buffers. Operands, outputs and sums that a call does without are None,
+and numba drops their branches: one loop, not a family of copies.
+"""
+
+# mypy: disallow-untyped-defs=false
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+
+from . import formula
+from .gather import transfer
+from .jit import by_type, helper
+from .plan import LANES, SPAN
+from .records import Buffers
+
+
+@helper
+def accumulate(
+    x, target, beta, betas, weight, where, factor, divisor, huber, curvature,
+    loss_out, slope_out, loss_sum, weight_sum, slope_sum, start, n, width,
+):  # fmt: skip
+    """Take elements start .. start + n through the formula, the i-th to lane i % width."""
+    # Flat arguments, as only those let numba drop a branch on None; unsigned
+    # indices, as negative ones would be checked for and end vectorisation. No
+    # width means LANES: a constant, so that the lanes stay in registers.
+    lanes = np.uintp(LANES) if width is None else np.uintp(width)
+    start, row, n = np.uintp(start), np.uintp(0), np.uintp(n)
+    while row < n:
+        for lane in range(min(lanes, n - row)):
+            i = start + row + lane
+            residual = 0.0 if x is None else np.float64(x[i]) - np.float64(target[i])
+            threshold = beta if betas is None else betas[i]
+            loss = formula.loss(residual, threshold)
+            if curvature is None:
+                slope = formula.grad(residual, threshold)
+            else:
+                slope = formula.hess(residual, threshold)
+            share = 1.0
+            if huber is not None:
+                loss *= threshold
+            if weight is not None:
+                share = np.float64(weight[i])
+                loss *= share
+                slope *= share
+            if factor is not None:
+                slope *= factor[i]
+            if divisor is not None:
+                slope /= divisor
+            if where is not None and where[i] == 0:
+                loss = slope = share = 0.0
+            if loss_out is not None:
+                loss_out[i] = loss
+            if slope_out is not None:
+                slope_out[i] = slope
+            if loss_sum is not None:
+                loss_sum[lane] += loss
+            if weight_sum is not None:
+                weight_sum[lane] += share
+            if slope_sum is not None:
+                slope_sum[lane] += slope
+        row += lanes
+
+
+def _is_description(kind: types.Type) -> bool:
+    return isinstance(kind, types.Array) and bool(kind.dtype == types.int64)
+
+
+@by_type
+def process(o, outputs, sums, start, n, width, buffers):
+    """Fetch a run, `accumulate` it, and put its outputs where they belong."""
+    if any(_is_description(kind) for kind in (*o, *outputs)):
+        return _process_described
+
+    def process_contiguous(o, outputs, sums, start, n, width, buffers):
+        accumulate(
+            o.x, o.target, o.beta, o.betas, o.weight, o.where, o.factor, o.divisor,
+            o.huber, o.curvature, outputs.loss, outputs.slope,
+            sums.loss, sums.weight, sums.slope, start, n, width,
+        )  # fmt: skip
+
+    return process_contiguous
+
+
+@helper
+def _gather_run(operand, start, run, raw):
+    if operand is None:
+        return None
+    transfer(operand, start, run, raw)
+    return run
+
+
+@helper
+def _buffer(output, run):
+    return None if output is None else run
+
+
+@helper
+def _flush(output, start, run, raw):
+    if output is not None:
+        transfer(output, start, run, raw)
+
+
+def _process_described(o, outputs, sums, start, n, width, buffers):
+    runs, raw = buffers.runs, buffers.raw
+    x = _gather_run(o.x, start, runs[0, :n], raw)
+    target = _gather_run(o.target, start, runs[1, :n], raw)
+    betas = _gather_run(o.betas, start, runs[2, :n], raw)
+    weight = _gather_run(o.weight, start, runs[3, :n], raw)
+    where = _gather_run(o.where, start, runs[4, :n], raw)
+    factor = _gather_run(o.factor, start, runs[5, :n], raw)
+    loss = _buffer(outputs.loss, runs[6, :n])
+    slope = _buffer(outputs.slope, runs[7, :n])
+    accumulate(
+        x, target, o.beta, betas, weight, where, factor, o.divisor, o.huber, o.curvature,
+        loss, slope, sums.loss, sums.weight, sums.slope, 0, n, width,
+    )  # fmt: skip
+    _flush(outputs.loss, start, loss, raw)
+    _flush(outputs.slope, start, slope, raw)
+
+
+@by_type
+def new_buffers(o, outputs, results):
+    """Room for one run of every operand and output, if any is described."""
+    described = any(_is_description(kind) for kind in (*o, *outputs, results))
+    size = SPAN if described else 0
+    return lambda o, outputs, results: Buffers(
+        np.empty((8, size)), np.empty(size * 8, np.uint8)
+    )

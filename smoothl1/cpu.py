@@ -1,0 +1,267 @@
+"""NumPy arrays: from a checked problem to kernels and back.
+
+    Problem ── Terms (operands by name) ─┬─ run_map   elementwise outputs
+                                         └─ run_sums  sums over axes, and such outputs
+
+Few sums are made in units, whose partial sums meet here in the tree that the
+kernels use too. Many sums are finished and stored by the kernels, so that no
+second array of their size exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .launch import LOSS, SLOPE, WEIGHT, Terms, run_map, run_sums
+from .plan import Plan
+from .records import Outputs, Sums
+from .validate import Array, Problem, Reduction
+
+
+def loss(problem: Problem, out: Array | None = None, huber: bool = False) -> Array:
+    """Losses or their reduction, for Huber's loss multiplied by beta."""
+    terms = Terms.of(problem, huber=True if huber else None)
+    if problem.reduction is Reduction.NONE:
+        target = _Target(out, problem.shape, problem)
+        run_map(problem, terms, Outputs(loss=target.array))
+        return target.finish()
+    return _reduced_loss(problem, terms, out, Outputs())
+
+
+def slope(
+    problem: Problem, wrt: str, grad_output: Array | None, out: Array | None, curvature: bool
+) -> Array:
+    """Gradient with respect to one argument, or the diagonal of the Hessian."""
+    if wrt == "target":
+        problem = problem.swapped()
+    terms = Terms.of(problem, curvature=True if curvature else None)
+    summed = _broadcast_axes(problem)
+    if summed and summed == _live_axes(problem):
+        return _commonly_reduced(problem, terms, grad_output, None, out, Sums(slope=True))[1]
+    _scale(problem, terms, _denominator(problem), grad_output)
+    target = _Target(out, problem.x_shape, problem, elementwise=not summed)
+    if not summed:
+        run_map(problem, terms, Outputs(slope=_full(target.array, problem)))
+        return target.finish()
+    plan = problem.plan(summed, keepdims=True)
+    sums = run_sums(problem, plan, terms, Sums(slope=True), None, {SLOPE: target.array})
+    if sums is not None:
+        _assign(target.array, sums[SLOPE], plan)
+    return target.finish()
+
+
+def value_and_grad(
+    problem: Problem, wrt: str, out: Array | None, grad_out: Array | None
+) -> tuple[Array, Array]:
+    """Loss and gradient, read from the operands in one pass.
+
+    Two passes only if x is broadcast along axes other than the reduced ones:
+    then the loss and the gradient are sums over different axes.
+    """
+    if wrt == "target":
+        problem = problem.swapped()
+    terms = Terms.of(problem)
+    summed = _broadcast_axes(problem)
+    if summed and summed == _live_axes(problem):
+        return _commonly_reduced(problem, terms, None, out, grad_out, Sums(loss=True, slope=True))
+    if summed:
+        return loss(problem, out), slope(problem, "x", None, grad_out, False)
+    grad = _Target(grad_out, problem.x_shape, problem, elementwise=True)
+    outputs = Outputs(slope=_full(grad.array, problem))
+    if problem.reduction is Reduction.NONE:
+        target = _Target(out, problem.shape, problem)
+        run_map(problem, terms, outputs._replace(loss=target.array))
+        return target.finish(), grad.finish()
+    denominator = _denominator(problem)
+    _scale(problem, terms, denominator, None)
+    value = _reduced_loss(problem, terms, out, outputs, denominator)
+    return value, grad.finish()
+
+
+def _reduced_loss(
+    problem: Problem,
+    terms: Terms,
+    out: Array | None,
+    outputs: Outputs,
+    known: Array | float | None = None,
+) -> Array:
+    """Mean or sum of the losses, writing elementwise outputs on the way."""
+    plan = problem.plan()
+    target = _Target(out, plan.result_shape, problem)
+    weighted = _is_weighted(problem)
+    wanted = Sums(loss=True, weight=True if weighted else None)
+    by = True if weighted else _count(problem, plan)
+    sums = run_sums(problem, plan, terms, wanted, by, {LOSS: target.array}, outputs)
+    if sums is not None:
+        _assign(target.array, _divided(sums[LOSS], sums[WEIGHT] if weighted else by), plan)
+    return target.finish()
+
+
+def _commonly_reduced(
+    problem: Problem,
+    terms: Terms,
+    grad_output: Array | None,
+    out: Array | None,
+    grad_out: Array | None,
+    wanted: Sums,
+) -> tuple[Array, Array]:
+    """Loss and slope when both are sums over the same axes."""
+    plan = problem.plan()
+    if grad_output is not None:
+        terms.factor = _expand(grad_output, problem)
+    weighted = _is_weighted(problem)
+    by = True if weighted else _count(problem, plan)
+    value = _Target(out, plan.result_shape, problem)
+    grad = _Target(grad_out, problem.x_shape, problem)
+    wanted = wanted._replace(weight=True if weighted else None)
+    results = {LOSS: value.array, SLOPE: grad.array}
+    sums = run_sums(problem, plan, terms, wanted, by, results)
+    if sums is not None:
+        denominator = sums[WEIGHT] if weighted else by
+        if wanted.loss:
+            _assign(value.array, _divided(sums[LOSS], denominator), plan)
+        _assign(grad.array, _divided(sums[SLOPE], denominator), plan)
+    return value.finish(), grad.finish()
+
+
+def _is_weighted(problem: Problem) -> bool:
+    """Whether a mean divides by a sum over the data."""
+    if problem.reduction is not Reduction.MEAN or problem.normalizer is not None:
+        return False
+    return problem.weight is not None or problem.where is not None
+
+
+def _count(problem: Problem, plan: Plan) -> float | None:
+    """Number that a reduction without weights divides by; None for no division."""
+    if problem.reduction is not Reduction.MEAN:
+        return None
+    return float(plan.rows) if problem.normalizer is None else problem.normalizer
+
+
+def _denominator(problem: Problem) -> Array | float | None:
+    """What the reduction divides by, an array of one value per output if weighted."""
+    plan = problem.plan(keepdims=True)
+    if not _is_weighted(problem):
+        return _count(problem, plan)
+    terms = Terms(weight=problem.weight, where=problem.where)
+    weights = np.empty(plan.result_shape)
+    sums = run_sums(problem, plan, terms, Sums(weight=True), None, {WEIGHT: weights})
+    if sums is not None:
+        _assign(weights, sums[WEIGHT], plan)
+    return weights
+
+
+def _scale(
+    problem: Problem,
+    terms: Terms,
+    denominator: Array | float | None,
+    grad_output: Array | None,
+) -> None:
+    """Let the slope of each element carry the derivative of the reduction."""
+    factor = None if grad_output is None else _expand(grad_output, problem)
+    if not isinstance(denominator, np.ndarray):
+        terms.divisor = denominator
+        terms.factor = factor
+        return
+    if denominator.size == 1:
+        terms.divisor = float(denominator.reshape(())[()])
+        terms.factor = factor
+        return
+    with np.errstate(all="ignore"):
+        terms.factor = np.divide(1.0 if factor is None else factor, denominator, out=denominator)
+
+
+def _expand(grad_output: Array, problem: Problem) -> Array:
+    """View of a factor with size 1 in place of the reduced axes."""
+    if problem.keepdims:
+        return grad_output
+    return np.expand_dims(grad_output, problem.axes)
+
+
+def _broadcast_axes(problem: Problem) -> tuple[int, ...]:
+    """Axes along which x is broadcast."""
+    missing = len(problem.shape) - len(problem.x_shape)
+    sizes = (1,) * missing + problem.x_shape
+    return tuple(a for a, n in enumerate(problem.shape) if n != sizes[a])
+
+
+def _live_axes(problem: Problem) -> tuple[int, ...]:
+    """Reduced axes longer or shorter than 1."""
+    return tuple(a for a in problem.axes if problem.shape[a] != 1)
+
+
+def _full(array: Array, problem: Problem) -> Array:
+    """View of an array of the shape of x, with the axes of the problem."""
+    return array.reshape(problem.shape)
+
+
+def _divided(sums: Array, denominator: Array | float | None) -> Array:
+    if denominator is None:
+        return sums
+    with np.errstate(all="ignore"):
+        return np.asarray(sums / denominator)
+
+
+def _assign(array: Array, sums: Array, plan: Plan) -> None:
+    """Store sums, which come in the order of the plan, each rounded once."""
+    shape = [plan.shape[a] for a in plan.kept]
+    logical = sums.reshape(shape).transpose(np.argsort(plan.kept, kind="stable"))
+    with np.errstate(all="ignore"):
+        array[...] = logical.reshape(array.shape)
+
+
+class _Target:
+    """Where a result goes: ``out``, or new memory if ``out`` overlaps an operand."""
+
+    def __init__(
+        self,
+        out: Array | None,
+        shape: tuple[int, ...],
+        problem: Problem,
+        elementwise: bool | None = None,
+    ) -> None:
+        if elementwise is None:
+            elementwise = problem.reduction is Reduction.NONE and shape == problem.shape
+        self._out = out
+        if out is not None and not _overlaps(out, problem, elementwise):
+            self.array = out
+        elif elementwise:
+            self.array = _new_like_x(shape, problem)
+        else:
+            self.array = np.empty(shape, problem.dtype)
+
+    def finish(self) -> Array:
+        """Return the result, in ``out`` if one was given."""
+        if self._out is None or self._out is self.array:
+            return self.array
+        self._out[...] = self.array
+        return self._out
+
+
+def _new_like_x(shape: tuple[int, ...], problem: Problem) -> Array:
+    """New array whose axes lie in memory as those of x do."""
+    memory = problem.memory
+    array = np.empty([problem.shape[a] for a in memory], problem.dtype)
+    return array.transpose(np.argsort(memory, kind="stable")).reshape(shape)
+
+
+def _overlaps(out: Array, problem: Problem, elementwise: bool) -> bool:
+    """Whether writing to ``out`` could change an operand that is still to be read."""
+    operands = (problem.x, problem.target, problem.weight, problem.where, problem.beta)
+    return any(
+        isinstance(operand, np.ndarray)
+        and np.may_share_memory(out, operand)
+        and not (elementwise and _is_in_place(out, operand))
+        for operand in operands
+    )
+
+
+def _is_in_place(out: Array, operand: Any) -> bool:
+    """Whether each element of ``out`` lies exactly on that of the operand."""
+    return bool(
+        out.ctypes.data == operand.ctypes.data
+        and out.reshape(operand.shape).strides == operand.strides
+        and out.itemsize == operand.itemsize
+    )

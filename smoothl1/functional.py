@@ -1,0 +1,359 @@
+"""The public functions: validate, plan, choose, run, wrap."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from . import backend
+from .validate import (
+    Array,
+    Problem,
+    Reduction,
+    check,
+    check_grad_output,
+    check_out,
+    check_separate,
+    check_wrt,
+)
+
+_DIVIDES = {"mean": True, "auto": True, "sum": False}  # reductions of the short way
+
+
+def smooth_l1_loss(
+    x: Any,
+    target: Any,
+    *,
+    beta: Any = 1.0,
+    reduction: str = "mean",
+    axis: Any = None,
+    keepdims: bool = False,
+    weight: Any = None,
+    where: Any = None,
+    normalizer: float | None = None,
+    dtype: Any = None,
+    out: Array | None = None,
+) -> Any:
+    """Smooth L1 loss of ``x - target``, elementwise or reduced.
+
+    With r = x - target the loss is r² / (2 beta) where abs(r) < beta, and
+    abs(r) - beta / 2 elsewhere. ``beta = 0`` is the absolute error.
+
+    Parameters
+    ----------
+    x, target : array_like
+        Real numbers of shapes that broadcast: float64, float32, float16,
+        bfloat16 or integers. The result has the promoted floating type;
+        integers take that of the floating operands, or float64, before they
+        are subtracted. Python numbers are weak. `beta` is in their unit.
+    beta : float or array_like, default 1.0
+        Finite threshold(s) of at least 0; an array broadcasts. Kept in float64.
+    reduction : {"mean", "sum", "none", "auto"}, default "mean"
+        "auto" is "mean".
+    axis : int, tuple of int or None, default None
+        Axes to reduce, None for all, () for none. Must be None with "none".
+    keepdims : bool, default False
+        Keep reduced axes with size 1.
+    weight : array_like, optional
+        Factors of the element losses; takes part in broadcasting and
+        promotion. "mean" divides by the sum of the weights over `axis`.
+    where : array_like of bool, optional
+        Elements to include. The others count nothing, even if they are NaN.
+    normalizer : float, optional
+        Positive number that "mean" divides by instead.
+    dtype : dtype, optional
+        Floating type of the result.
+    out : ndarray, optional
+        Takes the result; of its exact shape and dtype. May overlap operands.
+
+    Returns
+    -------
+    scalar or ndarray
+        A NumPy scalar if all axes are reduced and `out` is not given.
+
+    Raises
+    ------
+    TypeError
+        For kinds of array and dtypes other than those above.
+    ValueError
+        For values and shapes that are not allowed; nothing is computed then.
+
+    Notes
+    -----
+    Sums run in float64 in one fixed order: results have the same bits for
+    any number of threads and any strides. A NaN gives NaN; the mean of
+    nothing is NaN, the sum 0.
+
+    References
+    ----------
+    .. [1] R. Girshick, "Fast R-CNN", ICCV 2015, https://doi.org/10.1109/ICCV.2015.169
+    .. [2] P. J. Huber, "Robust estimation of a location parameter", 1964,
+       https://doi.org/10.1214/aoms/1177703732
+
+    Examples
+    --------
+    >>> import smoothl1 as sl
+    >>> float(sl.smooth_l1_loss([0.0, 1.0, 3.0], [0.5, 1.0, 1.0], beta=0.5))
+    0.6666666666666666
+    >>> sl.smooth_l1_loss([0.0, 1.0, 3.0], 1.0, reduction="none")
+    array([0.5, 0. , 1.5])
+    """
+    if (
+        (kernels := backend.small_kernels(x, target)) is not None
+        and _DIVIDES.get(reduction) is not None
+        and axis is None
+        and weight is None
+        and where is None
+        and normalizer is None
+        and dtype is None
+        and out is None
+        and keepdims is False
+        and type(beta) is float
+        and 0.0 <= beta < math.inf
+    ):
+        total = kernels.total_loss(x.reshape(-1), target.reshape(-1), beta)
+        return x.dtype.type(total / x.size if _DIVIDES[reduction] else total)
+    problem = check(
+        x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
+        where=where, normalizer=normalizer, dtype=dtype,
+    )  # fmt: skip
+    check_out("out", out, problem.plan().result_shape, problem.dtype)
+    return _wrap(backend.choose(problem).loss(problem, out), problem, out)
+
+
+def huber_loss(x: Any, target: Any, *, delta: Any = 1.0, **options: Any) -> Any:
+    """Huber loss: ``delta`` times the smooth L1 loss with ``beta = delta``.
+
+    Parameters
+    ----------
+    x, target : array_like
+        As for `smooth_l1_loss`.
+    delta : float or array_like, default 1.0
+        Finite threshold(s) of at least 0, in the unit of `x`.
+    **options
+        Every other keyword of `smooth_l1_loss` but `beta`.
+
+    Returns
+    -------
+    scalar or ndarray
+        As for `smooth_l1_loss`; in squared units of `x`.
+
+    Examples
+    --------
+    >>> import smoothl1 as sl
+    >>> sl.huber_loss([0.0, 4.0], 0.5, delta=2.0, reduction="none")
+    array([0.125, 5.   ])
+    """
+    if "beta" in options:
+        raise TypeError("huber_loss() takes delta, not beta")
+    out = options.pop("out", None)
+    problem = check(x, target, beta=delta, beta_name="delta", **options)
+    check_out("out", out, problem.plan().result_shape, problem.dtype)
+    return _wrap(backend.choose(problem).loss(problem, out, huber=True), problem, out)
+
+
+def smooth_l1_grad(
+    x: Any,
+    target: Any,
+    *,
+    beta: Any = 1.0,
+    reduction: str = "mean",
+    axis: Any = None,
+    keepdims: bool = False,
+    weight: Any = None,
+    where: Any = None,
+    normalizer: float | None = None,
+    dtype: Any = None,
+    out: Array | None = None,
+    wrt: str = "x",
+    grad_output: Any = None,
+) -> Array:
+    """Gradient of the (reduced) smooth L1 loss with respect to one argument.
+
+    The slope of an element is r / beta where abs(r) < beta, and the sign of r
+    elsewhere; 0 for r = 0.
+
+    Parameters
+    ----------
+    x, target, beta, reduction, axis, keepdims, weight, where, normalizer, dtype
+        As for `smooth_l1_loss`.
+    out : ndarray, optional
+        Takes the gradient.
+    wrt : {"x", "target"}, default "x"
+        Argument to differentiate by. Axes along which it is broadcast are summed.
+    grad_output : array_like, optional
+        Factor(s) of the shape of the loss, or that broadcast to it: the
+        result is the product of this vector with the Jacobian.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of that argument.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `smooth_l1_loss`.
+
+    Examples
+    --------
+    >>> import smoothl1 as sl
+    >>> sl.smooth_l1_grad([0.0, 1.0, 3.0], 1.5, beta=2.0, reduction="sum")
+    array([-0.75, -0.25,  0.75])
+    """
+    check_wrt(wrt)
+    problem = check(
+        x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
+        where=where, normalizer=normalizer, dtype=dtype,
+    )  # fmt: skip
+    upstream = check_grad_output(grad_output, problem.plan().result_shape)
+    check_out("out", out, _shape(problem, wrt), problem.dtype)
+    run = backend.choose(problem)
+    return run.slope(problem, wrt, upstream, out, curvature=False)  # type: ignore[no-any-return]
+
+
+def smooth_l1_value_and_grad(
+    x: Any,
+    target: Any,
+    *,
+    beta: Any = 1.0,
+    reduction: str = "mean",
+    axis: Any = None,
+    keepdims: bool = False,
+    weight: Any = None,
+    where: Any = None,
+    normalizer: float | None = None,
+    dtype: Any = None,
+    out: Array | None = None,
+    wrt: str = "x",
+    grad_out: Array | None = None,
+) -> tuple[Any, Array]:
+    """Loss and gradient from one pass over the data.
+
+    Parameters
+    ----------
+    x, target, beta, reduction, axis, keepdims, weight, where, normalizer, dtype
+        As for `smooth_l1_loss`.
+    out, grad_out : ndarray, optional
+        Take the loss and the gradient.
+    wrt : {"x", "target"}, default "x"
+        Argument to differentiate by.
+
+    Returns
+    -------
+    loss : scalar or ndarray
+        Bit for bit the result of `smooth_l1_loss`.
+    grad : ndarray
+        The result of `smooth_l1_grad`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `smooth_l1_loss`.
+
+    Notes
+    -----
+    A mean with weights or a mask reads these once more beforehand, since
+    their sum divides the gradient. If the argument is broadcast along axes
+    other than the reduced ones, the operands are read twice.
+
+    Examples
+    --------
+    >>> import smoothl1 as sl
+    >>> loss, grad = sl.smooth_l1_value_and_grad([0.0, 3.0], [0.5, 1.0], reduction="sum")
+    >>> float(loss), grad
+    (1.625, array([-0.5,  1. ]))
+    """
+    if (
+        (kernels := backend.small_kernels(x, target)) is not None
+        and _DIVIDES.get(reduction) is not None
+        and axis is None
+        and weight is None
+        and where is None
+        and normalizer is None
+        and dtype is None
+        and out is None
+        and grad_out is None
+        and wrt == "x"
+        and keepdims is False
+        and type(beta) is float
+        and 0.0 <= beta < math.inf
+    ):
+        divisor = float(x.size) if _DIVIDES[reduction] else 1.0
+        grad = np.empty(x.shape, x.dtype)
+        flat = x.reshape(-1), target.reshape(-1), beta, divisor, grad.reshape(-1)
+        return x.dtype.type(kernels.total_loss_and_grad(*flat) / divisor), grad
+    check_wrt(wrt)
+    problem = check(
+        x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
+        where=where, normalizer=normalizer, dtype=dtype,
+    )  # fmt: skip
+    check_out("out", out, problem.plan().result_shape, problem.dtype)
+    check_out("grad_out", grad_out, _shape(problem, wrt), problem.dtype)
+    check_separate(out, grad_out)
+    loss, grad = backend.choose(problem).value_and_grad(problem, wrt, out, grad_out)
+    return _wrap(loss, problem, out), grad
+
+
+def smooth_l1_hess(
+    x: Any,
+    target: Any,
+    *,
+    beta: Any = 1.0,
+    reduction: str = "mean",
+    axis: Any = None,
+    keepdims: bool = False,
+    weight: Any = None,
+    where: Any = None,
+    normalizer: float | None = None,
+    dtype: Any = None,
+    out: Array | None = None,
+) -> Array:
+    """Diagonal of the Hessian of the (reduced) smooth L1 loss in ``x``.
+
+    The curvature of an element is 1 / beta where abs(r) < beta, and 0
+    elsewhere, also at abs(r) = beta.
+
+    Parameters
+    ----------
+    x, target, beta, reduction, axis, keepdims, weight, where, normalizer, dtype
+        As for `smooth_l1_loss`.
+    out : ndarray, optional
+        Takes the result.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of `x`; axes along which it is broadcast are summed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `smooth_l1_loss`.
+
+    Examples
+    --------
+    >>> import smoothl1 as sl
+    >>> sl.smooth_l1_hess([0.0, 1.0, 3.0], 1.0, beta=2.0, reduction="sum")
+    array([0.5, 0.5, 0. ])
+    """
+    problem = check(
+        x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
+        where=where, normalizer=normalizer, dtype=dtype,
+    )  # fmt: skip
+    check_out("out", out, problem.x_shape, problem.dtype)
+    run = backend.choose(problem)
+    return run.slope(problem, "x", None, out, curvature=True)  # type: ignore[no-any-return]
+
+
+def _shape(problem: Problem, wrt: str) -> tuple[int, ...]:
+    return problem.x_shape if wrt == "x" else problem.target_shape
+
+
+def _wrap(loss: Array, problem: Problem, out: Array | None) -> Any:
+    """Make a NumPy scalar of what is reduced to one number, as NumPy does."""
+    if out is not None or loss.ndim > 0 or problem.reduction is Reduction.NONE:
+        return loss
+    return loss[()]

@@ -1,0 +1,345 @@
+"""Runs of an array of any layout and type, to and from contiguous float64.
+
+An array that a kernel cannot index directly is described by one int64 vector
+(`describe_input`, `describe_output`). `transfer` then brings any run of its
+elements, in the order of the plan, into a small float64 buffer, or takes one
+back, rounding once. One compiled copy serves every number of dimensions,
+stride, byte order, alignment and element type, and kernels call it by its
+address.
+"""
+
+# mypy: disallow-untyped-defs=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import llvmlite.ir as ir
+import numpy as np
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .jit import helper, native
+from .plan import coalesce
+
+# Fields of a description; sizes and then byte strides follow, outermost first.
+FUNCTION, ADDRESS, CODE, ITEMSIZE, SWAPPED, ROUNDING, NDIM, SIZES = range(8)
+
+NAMES = (
+    *("float64", "float32", "float16", "bfloat16", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+F64, F32, F16, BF16, BOOL, I8, I16, I32, I64, U8, U16, U32, U64 = range(len(NAMES))
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def describe_input(array: Array, order: Sequence[int], rounding: str) -> Array:
+    """Describe an array, its axes taken in ``order``, as something to read.
+
+    ``rounding`` names the floating type that integers are rounded to.
+    The caller keeps the array alive.
+    """
+    return _describe(gather_address(), array, order, rounding)
+
+
+def describe_output(array: Array, order: Sequence[int]) -> Array:
+    """Describe an array of floats, its axes taken in ``order``, to write to."""
+    return _describe(scatter_address(), array, order, "float64")
+
+
+def _describe(function: int, array: Array, order: Sequence[int], rounding: str) -> Array:
+    shape, steps = array.shape, array.strides
+    sizes, strides = coalesce([shape[a] for a in order], [steps[a] for a in order])
+    code = NAMES.index(array.dtype.name)
+    rounded = NAMES.index(rounding) if code > BOOL else F64
+    head = (function, array.ctypes.data, code, array.itemsize)
+    tail = (not array.dtype.isnative, rounded, len(sizes), *sizes, *strides)
+    return np.array((*head, *tail), dtype=np.int64)
+
+
+@intrinsic
+def _pointer(typing_context, address):
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), codegen
+
+
+@intrinsic
+def _read(typing_context, address, example):
+    """Load an integer of the type of ``example``, aligned or not."""
+
+    def codegen(context, builder, signature, args):
+        pointer_type = ir.IntType(example.bitwidth).as_pointer()
+        load = builder.load(builder.inttoptr(args[0], pointer_type))
+        load.align = 1
+        return load
+
+    return example(types.int64, example), codegen
+
+
+@intrinsic
+def _write(typing_context, address, value):
+    """Store an integer, aligned or not."""
+
+    def codegen(context, builder, signature, args):
+        store = builder.store(args[1], builder.inttoptr(args[0], args[1].type.as_pointer()))
+        store.align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+@helper
+def _view(address, size, dtype):
+    return carray(_pointer(address), (size,), dtype)
+
+
+@helper
+def _copy_strided(target, target_step, source, source_step, n, example):
+    for i in range(n):
+        _write(target + i * target_step, _read(source + i * source_step, example))
+
+
+@helper
+def _copy(target, target_step, source, source_step, itemsize, n):
+    """Copy n items between two addresses with any steps between items."""
+    if target_step == itemsize and source_step == itemsize:
+        to, of = _view(target, n * itemsize, np.uint8), _view(source, n * itemsize, np.uint8)
+        for i in range(to.size):
+            to[i] = of[i]
+    elif itemsize == 8:
+        _copy_strided(target, target_step, source, source_step, n, np.uint64(0))
+    elif itemsize == 4:
+        _copy_strided(target, target_step, source, source_step, n, np.uint32(0))
+    elif itemsize == 2:
+        _copy_strided(target, target_step, source, source_step, n, np.uint16(0))
+    else:
+        _copy_strided(target, target_step, source, source_step, n, np.uint8(0))
+
+
+@helper
+def _locate(operand, position):
+    """Address of an element, and how many follow it on the innermost axis."""
+    ndim = operand[NDIM]
+    address = operand[ADDRESS]
+    left = 0
+    for axis in range(ndim - 1, -1, -1):
+        size = operand[SIZES + axis]
+        index = position % size
+        position //= size
+        address += index * operand[SIZES + ndim + axis]
+        if axis == ndim - 1:
+            left = size - index
+    return address, left
+
+
+@helper
+def _move(operand, start, n, raw, inward):
+    """Copy n elements into the bytes at ``raw``, or out of them, unconverted."""
+    itemsize, step = operand[ITEMSIZE], operand[operand.size - 1]
+    done = 0
+    while done < n:
+        address, left = _locate(operand, start + done)
+        count = min(left, n - done)
+        here = raw + done * itemsize
+        if inward:
+            _copy(here, itemsize, address, step, itemsize, count)
+        else:
+            _copy(address, step, here, itemsize, itemsize, count)
+        done += count
+
+
+@helper
+def _swap_bytes(raw, itemsize, n):
+    data = _view(raw, n * itemsize, np.uint8).reshape(n, itemsize)
+    for i in range(n):
+        for j in range(itemsize // 2):
+            data[i, j], data[i, itemsize - 1 - j] = data[i, itemsize - 1 - j], data[i, j]
+
+
+@helper
+def _bits(value):
+    return np.float64(value).view(np.int64)
+
+
+@helper
+def _float(bits):
+    return np.int64(bits).view(np.float64)
+
+
+@helper
+def _round_to(value, bits, smallest):
+    """Round to a float of so many significant bits and smallest exponent."""
+    exponent = (_bits(value) >> 52) & 0x7FF
+    exponent = max(exponent, smallest + 1023)
+    scale = _float((2046 + bits - 1 - exponent) << 52)
+    back = _float((exponent - bits + 1) << 52)
+    magic = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to an integer
+    rounded = ((abs(value) * scale + magic) - magic) * back
+    rounded = -rounded if _bits(value) < 0 else rounded
+    return rounded if abs(value) < np.inf else value
+
+
+@helper
+def _half_bits(value):
+    """Bits of the nearest float16."""
+    rounded = _round_to(value, 11, -14)
+    sign = np.int64(0x8000) if _bits(value) < 0 else np.int64(0)
+    size = abs(rounded)
+    normal = (_bits(size) >> 42) - (1008 << 10)
+    small = np.int64(size * 16777216.0) if size < 1.0 else np.int64(0)
+    bits = normal if size >= 6.103515625e-05 else small
+    bits = bits if size < 65536.0 else np.int64(0x7C00)
+    bits = bits if value == value else np.int64(0x7E00)
+    return np.uint16(sign | bits)
+
+
+@helper
+def _from_half(bits):
+    """Value of a float16 given by its bits."""
+    wide = np.int64(bits)
+    exponent, fraction = (wide >> 10) & 31, wide & 1023
+    shifted = exponent + 1008 if exponent != 31 else np.int64(2047)
+    size = _float((shifted << 52) | (fraction << 42))
+    size = size if exponent != 0 else fraction * 5.960464477539063e-08
+    return -size if wide & 0x8000 else size
+
+
+@helper
+def _brain_bits(value):
+    """Bits of the nearest bfloat16."""
+    rounded = np.float32(_round_to(value, 8, -126)).view(np.int32)
+    return np.uint16(rounded >> 16) if value == value else np.uint16(0x7FC0)
+
+
+@helper
+def _widen(source, out):
+    for i in range(out.size):
+        out[i] = source[i]
+
+
+@helper
+def _round_run(values, rounding):
+    """Round numbers that were integers to the floating type they stand for."""
+    for i in range(values.size):
+        if rounding == F32:
+            values[i] = np.float32(values[i])
+        elif rounding == F16:
+            values[i] = _from_half(_half_bits(values[i]))
+        else:
+            values[i] = _round_to(values[i], 8, -126)
+
+
+@helper
+def _decode_float(code, raw, out):
+    n = out.size
+    if code == F64:
+        _widen(_view(raw, n, np.float64), out)
+    elif code == F32:
+        _widen(_view(raw, n, np.float32), out)
+    elif code == F16:
+        bits = _view(raw, n, np.uint16)
+        for i in range(n):
+            out[i] = _from_half(bits[i])
+    else:
+        bits = _view(raw, n, np.uint16)
+        for i in range(n):
+            out[i] = np.uint32(np.uint32(bits[i]) << np.uint32(16)).view(np.float32)
+
+
+@helper
+def _decode_integer(code, raw, out):
+    n = out.size
+    if code == I64:
+        _widen(_view(raw, n, np.int64), out)
+    elif code == I32:
+        _widen(_view(raw, n, np.int32), out)
+    elif code == I16:
+        _widen(_view(raw, n, np.int16), out)
+    elif code == I8:
+        _widen(_view(raw, n, np.int8), out)
+    elif code == U64:
+        _widen(_view(raw, n, np.uint64), out)
+    elif code == U32:
+        _widen(_view(raw, n, np.uint32), out)
+    elif code == U16:
+        _widen(_view(raw, n, np.uint16), out)
+    else:
+        _widen(_view(raw, n, np.uint8), out)
+
+
+@helper
+def _encode(code, values, raw):
+    n = values.size
+    if code == F64:
+        doubles = _view(raw, n, np.float64)
+        for i in range(n):
+            doubles[i] = values[i]
+    elif code == F32:
+        singles = _view(raw, n, np.float32)
+        for i in range(n):
+            singles[i] = np.float32(values[i])
+    else:
+        bits = _view(raw, n, np.uint16)
+        for i in range(n):
+            bits[i] = _half_bits(values[i]) if code == F16 else _brain_bits(values[i])
+
+
+@helper
+def _description(address):
+    ndim = _view(address, SIZES, np.int64)[NDIM]
+    return _view(address, SIZES + 2 * ndim, np.int64)
+
+
+@native("void(int64, int64, int64, int64, int64)")
+def gather_address(description, start, values, n, raw):
+    """Fill n values with the elements from ``start`` on, as float64."""
+    operand, out = _description(description), _view(values, n, np.float64)
+    itemsize, code = operand[ITEMSIZE], operand[CODE]
+    source, left = _locate(operand, start)
+    direct = left >= n and operand[operand.size - 1] == itemsize and not operand[SWAPPED]
+    if not direct or source % itemsize != 0:
+        source = raw
+        _move(operand, start, n, source, True)
+    if operand[SWAPPED]:
+        _swap_bytes(source, itemsize, n)
+    if code < BOOL:
+        _decode_float(code, source, out)
+    else:
+        _decode_integer(code, source, out)
+        if operand[ROUNDING] != F64:
+            _round_run(out, operand[ROUNDING])
+
+
+@native("void(int64, int64, int64, int64, int64)")
+def scatter_address(description, start, values, n, raw):
+    """Store n values as the elements from ``start`` on, each rounded once."""
+    operand, rounded = _description(description), _view(values, n, np.float64)
+    itemsize = operand[ITEMSIZE]
+    target, left = _locate(operand, start)
+    if left >= n and operand[operand.size - 1] == itemsize and target % itemsize == 0:
+        _encode(operand[CODE], rounded, target)
+    else:
+        _encode(operand[CODE], rounded, raw)
+        _move(operand, start, n, raw, False)
+
+
+@intrinsic
+def _call(typing_context, function, description, start, values, n, raw):
+    def codegen(context, builder, signature, args):
+        integer = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [integer] * 5)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), codegen
+
+
+@helper
+def transfer(operand, start, run, raw):
+    """Gather or scatter a run of elements from ``start`` on, as described."""
+    _call(operand[FUNCTION], operand.ctypes.data, start, run.ctypes.data, run.size, raw.ctypes.data)

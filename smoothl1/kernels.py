@@ -1,0 +1,221 @@
+"""The compiled entry points: loops over tasks that do not depend on each other.
+
+Each comes as a serial kernel over a range of tasks and as a parallel one whose
+``prange`` calls the serial kernel chunk by chunk and flags what is done.
+"""
+
+# mypy: disallow-untyped-defs=false
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from .blocks import new_buffers, process
+from .jit import inlined, kernel, parallel_kernel
+from .plan import DEPTH, LANES, SPAN
+from .records import Operands, Outputs, Sums
+from .sums import add_groups, clear, divide, drain, fold, lanes_of, push, store, used_rows
+
+BLOCK = DEPTH * LANES
+LEVELS = 64  # more than the levels of any tree
+
+
+@inlined
+def _whole_rows(o, outputs, wanted, lanes, geometry, outer, low, high, buffers):
+    """Rows low .. high when one tile holds all columns: one contiguous stretch."""
+    columns = geometry.columns
+    start = (outer * geometry.rows + low) * columns
+    size = (high - low) * columns
+    width = geometry.lanes * columns
+    step = SPAN // width * width
+    sums = lanes_of(wanted, lanes, 0, width)
+    for done in range(0, size, step):
+        n = min(step, size - done)
+        if width == LANES:
+            process(o, outputs, sums, start + done, n, None, buffers)
+        else:
+            process(o, outputs, sums, start + done, n, width, buffers)
+
+
+@inlined
+def _tile_rows(o, outputs, wanted, lanes, geometry, outer, column, width, low, high, buffers):
+    """Rows low .. high of a tile that is narrower than a row."""
+    for row in range(low, high):
+        start = (outer * geometry.rows + row) * geometry.columns + column
+        lane = (row % geometry.lanes) * width
+        sums = lanes_of(wanted, lanes, lane, lane + width)
+        process(o, outputs, sums, start, width, width, buffers)
+
+
+@inlined
+def _reduce_unit(o, outputs, wanted, lanes, used, geometry, outer, column, width, unit, buffers):
+    """Sum one unit of blocks of a tile; the sums end in the first lanes."""
+    block_rows = DEPTH * geometry.lanes
+    first = unit * geometry.unit_blocks
+    last = min(first + geometry.unit_blocks, -(-geometry.rows // block_rows))
+    for block in range(first, last):
+        for row in used:
+            clear(lanes, row, geometry.lanes * width)
+        low = block * block_rows
+        high = min(low + block_rows, geometry.rows)
+        if width == geometry.columns:
+            _whole_rows(o, outputs, wanted, lanes, geometry, outer, low, high, buffers)
+        else:
+            _tile_rows(
+                o, outputs, wanted, lanes, geometry, outer, column, width, low, high, buffers
+            )
+        for row in used:
+            fold(lanes, row, geometry.lanes, width)
+            push(lanes, row, block - first, width)
+    for row in used:
+        drain(lanes, row, last - first, width)
+
+
+@inlined
+def _finish(results, used, lanes, denominator, start, n, buffers):
+    """Divide the sums and store them as results start .. start + n."""
+    divide(lanes, denominator, n)
+    for row in used:
+        store(results, row, start, lanes, n, buffers.raw)
+
+
+@inlined
+def _flat_unit(o, outputs, wanted, lanes, used, size, first, last, buffers):
+    """Sum blocks first .. last of all elements; the sums end in the first lane."""
+    sums = lanes_of(wanted, lanes, 0, LANES)
+    for block in range(first, last):
+        stop = min((block + 1) * BLOCK, size)
+        for row in used:
+            clear(lanes, row, LANES)
+        for start in range(block * BLOCK, stop, SPAN):
+            process(o, outputs, sums, start, min(SPAN, stop - start), None, buffers)
+        for row in used:
+            fold(lanes, row, LANES, 1)
+            push(lanes, row, block - first, 1)
+    for row in used:
+        drain(lanes, row, last - first, 1)
+
+
+@kernel
+def reduce_flat(o, outputs, wanted, results, unit_blocks, size, first, last):
+    """Sums over all elements: a task is one unit of blocks."""
+    blocks = -(-size // BLOCK)
+    buffers = new_buffers(o, outputs, results)
+    used = used_rows(wanted)
+    lanes = np.empty((3, SPAN + LEVELS))
+    for task in range(first, last):
+        low = task * unit_blocks
+        high = min(low + unit_blocks, blocks)
+        _flat_unit(o, outputs, wanted, lanes, used, size, low, high, buffers)
+        for row in used:
+            results[row, task] = lanes[row, 0]
+
+
+@parallel_kernel
+def reduce_flat_parallel(o, outputs, wanted, results, unit_blocks, size, bounds, done):
+    """`reduce_flat` on numba's threads."""
+    for chunk in prange(done.size):
+        low, high = bounds[chunk], bounds[chunk + 1]
+        reduce_flat(o, outputs, wanted, results, unit_blocks, size, low, high)
+        done[chunk] = 1
+
+
+@kernel
+def reduce_long(o, outputs, wanted, results, denominator, geometry, first, last):
+    """Sums over rows: a task is one unit of one tile of outputs."""
+    columns, tile = geometry.columns, geometry.tile
+    tiles = -(-columns // tile)
+    buffers = new_buffers(o, outputs, results)
+    used = used_rows(wanted)
+    lanes = np.empty((3, SPAN + (geometry.levels + 1) * tile))
+    for task in range(first, last):
+        unit, place = divmod(task, geometry.outer * tiles)
+        outer, column = place // tiles, place % tiles * tile
+        width = min(tile, columns - column)
+        _reduce_unit(
+            o, outputs, wanted, lanes, used, geometry, outer, column, width, unit, buffers
+        )
+        start = (unit * geometry.outer + outer) * columns + column
+        _finish(results, used, lanes, denominator, start, width, buffers)
+
+
+@parallel_kernel
+def reduce_long_parallel(o, outputs, wanted, results, denominator, geometry, bounds, done):
+    """`reduce_long` on numba's threads."""
+    for chunk in prange(done.size):
+        low, high = bounds[chunk], bounds[chunk + 1]
+        reduce_long(o, outputs, wanted, results, denominator, geometry, low, high)
+        done[chunk] = 1
+
+
+@kernel
+def reduce_short(o, outputs, wanted, results, denominator, geometry, first, last):
+    """Sums over few rows: a task is one run that holds several outputs."""
+    rows, columns = geometry.rows, geometry.columns
+    groups = SPAN // (rows * columns)
+    buffers = new_buffers(o, outputs, results)
+    used = used_rows(wanted)
+    lanes = np.empty((3, SPAN))
+    for task in range(first, last):
+        outer = task * groups
+        count = min(groups, geometry.outer - outer)
+        n = count * rows * columns
+        for row in used:
+            clear(lanes, row, n)
+        sums = lanes_of(wanted, lanes, 0, n)
+        process(o, outputs, sums, outer * rows * columns, n, n, buffers)
+        for row in used:
+            add_groups(lanes, row, count, rows, columns)
+        _finish(results, used, lanes, denominator, outer * columns, count * columns, buffers)
+
+
+@parallel_kernel
+def reduce_short_parallel(o, outputs, wanted, results, denominator, geometry, bounds, done):
+    """`reduce_short` on numba's threads."""
+    for chunk in prange(done.size):
+        low, high = bounds[chunk], bounds[chunk + 1]
+        reduce_short(o, outputs, wanted, results, denominator, geometry, low, high)
+        done[chunk] = 1
+
+
+@kernel
+def map_runs(o, outputs, size, first, last):
+    """Elementwise outputs: a task is one run."""
+    sums = Sums(None, None, None)
+    buffers = new_buffers(o, outputs, None)
+    for task in range(first, last):
+        start = task * SPAN
+        n = min(SPAN, size - start)
+        process(o, outputs, sums, start, n, n, buffers)
+
+
+@parallel_kernel
+def map_runs_parallel(o, outputs, size, bounds, done):
+    """`map_runs` on numba's threads."""
+    for chunk in prange(done.size):
+        map_runs(o, outputs, size, bounds[chunk], bounds[chunk + 1])
+        done[chunk] = 1
+
+
+@inlined
+def _total_loss(o, outputs):
+    size = o.x.size
+    wanted = Sums(True, None, None)
+    lanes = np.empty((1, SPAN + LEVELS))
+    buffers = new_buffers(o, outputs, None)
+    _flat_unit(o, outputs, wanted, lanes, (0,), size, 0, -(-size // BLOCK), buffers)
+    return lanes[0, 0]
+
+
+@kernel
+def total_loss(x, target, beta):
+    """Sum of the losses of two flat arrays: the shortest way for small input."""
+    o = Operands(x, target, beta, None, None, None, None, None, None, None)
+    return _total_loss(o, Outputs(None, None))
+
+
+@kernel
+def total_loss_and_grad(x, target, beta, divisor, grad):
+    """Sum of the losses, and their gradients divided by ``divisor``."""
+    o = Operands(x, target, beta, None, None, None, None, divisor, None, None)
+    return _total_loss(o, Outputs(None, grad))

@@ -1,0 +1,212 @@
+"""Bring arrays into the form that kernels take, and launch them.
+
+Arrays that are contiguous in the order of the plan and of a native type go in
+as flat views. If one of them is not, all are described and gathered run by
+run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import kernels, threads
+from .gather import describe_input, describe_output
+from .plan import SPAN, Plan, coalesce, units
+from .records import Geometry, Operands, Outputs, Sums
+from .validate import Array, Problem
+
+LOSS, WEIGHT, SLOPE = range(3)
+FEW = 1 << 14  # sums: their partial sums take at most 1 MiB
+UNITS_PER_THREAD = 32  # so that the last ones to finish wait for little
+
+
+@dataclass(slots=True)
+class Terms:
+    """Fields of `Operands`, arrays not yet in the form that kernels take."""
+
+    x: Array | None = None
+    target: Array | None = None
+    beta: float = 1.0
+    betas: Array | None = None
+    weight: Array | None = None
+    where: Array | None = None
+    factor: Array | None = None
+    divisor: float | None = None
+    huber: bool | None = None
+    curvature: bool | None = None
+
+    @classmethod
+    def of(
+        cls, problem: Problem, huber: bool | None = None, curvature: bool | None = None
+    ) -> Terms:
+        """Operands of a problem."""
+        scalar = isinstance(problem.beta, float)
+        return cls(
+            x=problem.x,
+            target=problem.target,
+            beta=problem.beta if scalar else 1.0,  # type: ignore[arg-type]
+            betas=None if scalar else problem.beta,  # type: ignore[arg-type]
+            weight=problem.weight,
+            where=problem.where,
+            huber=huber,
+            curvature=curvature,
+        )
+
+
+def run_map(problem: Problem, terms: Terms, outputs: Outputs) -> None:
+    """Write elementwise outputs."""
+    plan = problem.plan((), keepdims=False)
+    operands, arranged = _arrange(terms, outputs, plan, problem)
+    tasks = -(-plan.size // SPAN)
+    arguments = (operands, arranged, plan.size)
+    threads.run(kernels.map_runs, kernels.map_runs_parallel, arguments, tasks, plan.size)
+
+
+def run_sums(
+    problem: Problem,
+    plan: Plan,
+    terms: Terms,
+    wanted: Sums,
+    denominator: float | bool | None,
+    results: dict[int, Array],
+    outputs: Outputs = Outputs(),  # noqa: B008 (immutable)
+) -> dict[int, Array] | None:
+    """Make the wanted sums, and elementwise outputs on the way.
+
+    Few sums come back as float64 under LOSS, WEIGHT and SLOPE, in the order
+    of the plan and not yet divided. Many are divided by the kernels and
+    stored in ``results``; then there is nothing to return.
+    """
+    operands, arranged = _arrange(terms, outputs, plan, problem)
+    rows = [row for row, flag in enumerate(wanted) if flag]
+    if plan.outputs > FEW:
+        table = _describe_results(results, rows, plan)
+        _launch(plan, (operands, arranged, wanted, table), denominator, 1, plan.blocks)
+        return None
+    count, each = _divide_work(plan)
+    parts = np.empty((3, count * plan.outputs))
+    _launch(plan, (operands, arranged, wanted, parts), None, count, each)
+    return {row: _tree(parts[row].reshape(count, plan.outputs)) for row in rows}
+
+
+def _divide_work(plan: Plan) -> tuple[int, int]:
+    """Number of units that each sum is made in, and blocks in one."""
+    if plan.short or threads.choose_runner(plan.size) == threads.SERIAL:
+        return 1, max(1, plan.blocks)
+    most = max(1, FEW // max(1, plan.outputs)) * plan.outer * plan.tiles
+    return units(plan, min(most, UNITS_PER_THREAD * threads.get_num_threads()))
+
+
+def _launch(
+    plan: Plan,
+    arguments: tuple[Any, ...],
+    denominator: float | bool | None,
+    count: int,
+    each: int,
+) -> None:
+    if plan.short:
+        tasks = -(-plan.outer // (SPAN // (plan.rows * plan.columns)))
+        serial, parallel = kernels.reduce_short, kernels.reduce_short_parallel
+    elif plan.outputs == 1:
+        threads.run(
+            kernels.reduce_flat,
+            kernels.reduce_flat_parallel,
+            (*arguments, each, plan.size),
+            count,
+            plan.size,
+        )
+        return
+    else:
+        tasks = count * plan.outer * plan.tiles
+        serial, parallel = kernels.reduce_long, kernels.reduce_long_parallel
+    geometry = Geometry(
+        *(plan.outer, plan.rows, plan.columns, plan.tile, plan.lanes, each, each.bit_length())
+    )
+    threads.run(serial, parallel, (*arguments, denominator, geometry), tasks, plan.size)
+
+
+def _tree(parts: Array) -> Array:
+    """Add up partial sums in neighbouring pairs."""
+    with np.errstate(all="ignore"):
+        while len(parts) > 1:
+            pairs = len(parts) // 2 * 2
+            parts = np.concatenate([parts[0:pairs:2] + parts[1:pairs:2], parts[pairs:]])
+    return parts[0]
+
+
+def _arrange(
+    terms: Terms, outputs: Outputs, plan: Plan, problem: Problem
+) -> tuple[Operands, Outputs]:
+    """Operands and outputs as kernels take them: all flat or all described."""
+    arrays = {
+        name: np.broadcast_to(value, plan.shape)
+        for name in ("x", "target", "betas", "weight", "where", "factor")
+        if (value := getattr(terms, name)) is not None
+    }
+    flat = {name: _flat(array, plan.order, _types(name)) for name, array in arrays.items()}
+    outs = {
+        name: _flat(array, plan.order, ("float64", "float32"))
+        for name, array in outputs._asdict().items()
+        if array is not None
+    }
+    kinds = {flat[n].dtype for n in ("x", "target", "weight") if flat.get(n) is not None}  # type: ignore[union-attr]
+    if len(kinds) <= 1 and all(view is not None for view in (*flat.values(), *outs.values())):
+        for view in flat.values():
+            view.flags.writeable = False  # type: ignore[union-attr]
+        taken, given = flat, outs
+    else:
+        taken = {
+            name: describe_input(array, plan.order, _rounding(name, problem))
+            for name, array in arrays.items()
+        }
+        given = {
+            name: describe_output(getattr(outputs, name), plan.order) for name in outs
+        }
+    scalars = {
+        "beta": terms.beta,
+        "divisor": terms.divisor,
+        "huber": terms.huber,
+        "curvature": terms.curvature,
+    }
+    return Operands(**taken, **scalars), Outputs(**given)
+
+
+def _types(name: str) -> tuple[str, ...]:
+    """Element types that a kernel reads where they lie."""
+    return {"where": ("bool",), "betas": ("float64",), "factor": ("float64",)}.get(
+        name, ("float64", "float32")
+    )
+
+
+def _rounding(name: str, problem: Problem) -> str:
+    """Floating type that the integers of an operand are rounded to."""
+    return problem.rounding if name in ("x", "target", "weight") else "float64"
+
+
+def _flat(array: Array, order: tuple[int, ...], types: tuple[str, ...]) -> Array | None:
+    """One-dimensional view in an order of axes, if the array is contiguous in it."""
+    dtype = array.dtype
+    if dtype.name not in types or not dtype.isnative or not array.flags.aligned:
+        return None
+    sizes, strides = coalesce([array.shape[a] for a in order], [array.strides[a] for a in order])
+    if len(sizes) > 1 or (sizes[0] > 1 and strides[0] != array.itemsize):
+        return None
+    rest = [a for a in range(array.ndim) if a not in order]
+    return array.transpose(*rest, *order).reshape(-1)
+
+
+def _describe_results(results: dict[int, Array], rows: list[int], plan: Plan) -> Array:
+    """Descriptions of the arrays that take the sums; a zero row takes none."""
+    rank = {axis: i for i, axis in enumerate(sorted(plan.kept))}
+    order = [rank[axis] for axis in plan.kept]
+    table = np.zeros((3, 64 + 2 * len(plan.shape)), np.int64)
+    for row in rows:
+        if row in results:
+            array = results[row]
+            live = array.reshape([n for n in array.shape if n != 1])
+            description = describe_output(live, order)
+            table[row, : description.size] = description
+    return table

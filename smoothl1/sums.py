@@ -1,0 +1,171 @@
+"""Sums with one fixed order of additions.
+
+Each wanted sum has one row of a `lanes` matrix: SPAN lanes, then the levels
+of a tree. Lanes are folded by halving; block sums meet in a tree of
+neighbouring pairs, kept like the bits of a binary counter, so that any number
+of blocks needs only logarithmic room and any aligned 2**k blocks form a
+subtree.
+"""
+
+# mypy: disallow-untyped-defs=false
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+
+from .gather import transfer
+from .jit import by_type, helper
+from .plan import LANES, SPAN
+from .records import Sums
+
+LOSS, WEIGHT, SLOPE = range(3)
+
+
+@helper
+def _choose(wanted, lanes, row, start, stop):
+    return None if wanted is None else lanes[row, start:stop]
+
+
+@helper
+def lanes_of(wanted, lanes, start, stop):
+    """Lanes start .. stop of each wanted sum."""
+    return Sums(
+        _choose(wanted.loss, lanes, LOSS, start, stop),
+        _choose(wanted.weight, lanes, WEIGHT, start, stop),
+        _choose(wanted.slope, lanes, SLOPE, start, stop),
+    )
+
+
+@helper
+def used_rows(wanted):
+    """Numbers of the rows whose sums are wanted."""
+    rows = np.empty(3, np.int64)
+    n = 0
+    for row, flag in enumerate(
+        (wanted.loss is not None, wanted.weight is not None, wanted.slope is not None)
+    ):
+        if flag:
+            rows[n] = row
+            n += 1
+    return rows[:n]
+
+
+# Below, rows are indexed and never sliced: a slice costs a reference count and,
+# assigned to, 1.5 s of compiling numba's error texts.
+
+
+@helper
+def clear(lanes, row, n):
+    """Set the first n lanes to zero."""
+    for i in range(n):
+        lanes[row, i] = 0.0
+
+
+@helper
+def fold(lanes, row, count, width):
+    """Fold so many lanes of ``width`` outputs by halving, into the first lane."""
+    if width == 1 and count == LANES:
+        _fold_registers(lanes[row])
+        return
+    half = np.uintp(count * width // 2)
+    while half >= width:
+        for i in range(half):
+            lanes[row, i] += lanes[row, half + i]
+        half //= np.uintp(2)
+
+
+@helper
+def _fold_registers(lane):
+    """`fold` with constant bounds, which unroll into a few vector additions."""
+    for i in range(32):
+        lane[i] += lane[32 + i]
+    for i in range(16):
+        lane[i] += lane[16 + i]
+    for i in range(8):
+        lane[i] += lane[8 + i]
+    for i in range(4):
+        lane[i] += lane[4 + i]
+    lane[0] = (lane[0] + lane[2]) + (lane[1] + lane[3])
+
+
+@helper
+def push(lanes, row, block, width):
+    """Put the folded sums of the block of this number into the tree."""
+    level = SPAN
+    while block & 1:
+        for i in range(width):
+            lanes[row, i] += lanes[row, level + i]
+        block >>= 1
+        level += width
+    for i in range(width):
+        lanes[row, level + i] = lanes[row, i]
+
+
+@helper
+def drain(lanes, row, blocks, width):
+    """Add up what a tree of so many blocks still holds, into the first lane."""
+    clear(lanes, row, width)
+    level, first = SPAN, True
+    while blocks:
+        if blocks & 1:
+            for i in range(width):
+                branch = lanes[row, level + i]
+                lanes[row, i] = branch if first else branch + lanes[row, i]
+            first = False
+        blocks >>= 1
+        level += width
+
+
+@helper
+def add_groups(lanes, row, groups, rows, columns):
+    """Sum the rows of each group in order; the sums end in the first lanes."""
+    lane = lanes[row]
+    for group in range(groups):
+        for column in range(columns):
+            total = 0.0
+            for i in range(rows):
+                total += lane[(group * rows + i) * columns + column]
+            lane[group * columns + column] = total
+
+
+@by_type
+def divide(lanes, denominator, n):
+    """Divide loss and slope sums by a number, by the weight sums (True), or not."""
+    if isinstance(denominator, types.NoneType):
+        return lambda lanes, denominator, n: None
+    if isinstance(denominator, types.Boolean):
+
+        def by_weight(lanes, denominator, n):
+            for i in range(n):
+                lanes[LOSS, i] /= lanes[WEIGHT, i]
+                lanes[SLOPE, i] /= lanes[WEIGHT, i]
+
+        return by_weight
+
+    def by_number(lanes, denominator, n):
+        for i in range(n):
+            lanes[LOSS, i] /= denominator
+            lanes[SLOPE, i] /= denominator
+
+    return by_number
+
+
+@helper
+def _transfer_row(results, row, start, lanes, n, raw):
+    if results[row, 0] != 0:  # else nobody asked for this sum
+        transfer(results[row], start, lanes[row, :n], raw)
+
+
+@by_type
+def store(results, row, start, lanes, n, raw):
+    """Write sums as results start .. of a float64 matrix, or by description."""
+    if results.dtype == types.int64:
+        return lambda results, row, start, lanes, n, raw: _transfer_row(
+            results, row, start, lanes, n, raw
+        )
+
+    def copy(results, row, start, lanes, n, raw):
+        for i in range(n):
+            results[row, start + i] = lanes[row, i]
+
+    return copy

@@ -1,0 +1,281 @@
+"""Which runner is safe now, and how many threads it uses.
+
+Work comes as ``kernel(*arguments, first, last)`` over a range of tasks that do
+not depend on each other. Three runners give the same bits:
+
+serial  one call; the rest is not worth a thread switch.
+prange  numba's parallel loop, when its layer cannot end or hang the process:
+        TBB anywhere; GNU OpenMP only on the main thread of a process that is
+        no fork of another. Its workqueue layer aborts the process on
+        concurrent calls and is never used.
+pool    threads of our own that run the serial kernel without the GIL. The
+        caller works too and waits only for what another thread has started,
+        so nested calls, calls from signal handlers and busy workers cannot
+        deadlock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from importlib import metadata
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+SERIAL, PRANGE, POOL = "serial", "prange", "pool"
+WORTH_A_THREAD = 100_000  # elements per thread; waking one costs about 10-50 us
+CHUNKS_PER_THREAD = 4  # lets the pool even out cores of unequal speed
+MOST_THREADS = 1024
+
+_forked = False
+_threads: int | None = None
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads a call may use.
+
+    Results do not depend on it. It holds for all threads of this process and
+    changes no setting of numba, OpenMP or NumPy.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. More threads than processors are allowed, and of no use.
+
+    Raises
+    ------
+    TypeError
+        If `n` is not an integer.
+    ValueError
+        If `n` is below 1 or above 1024.
+
+    Examples
+    --------
+    >>> import smoothl1 as sl
+    >>> before = sl.get_num_threads()
+    >>> sl.set_num_threads(1)
+    >>> sl.get_num_threads()
+    1
+    >>> sl.set_num_threads(before)
+    """
+    global _threads
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"n must be an integer, got {type(n).__name__}")
+    if not 1 <= n <= MOST_THREADS:
+        raise ValueError(f"n must be between 1 and {MOST_THREADS}, got {n}")
+    _threads = int(n)
+
+
+def get_num_threads() -> int:
+    """Return how many threads a call may use.
+
+    Returns
+    -------
+    int
+        What `set_num_threads` set, else ``NUMBA_NUM_THREADS`` from the
+        environment, else the number of processors this process may run on.
+
+    Examples
+    --------
+    >>> import smoothl1 as sl
+    >>> sl.get_num_threads() >= 1
+    True
+    """
+    global _threads
+    if _threads is None:
+        _threads = _default_threads()
+    return _threads
+
+
+def _default_threads() -> int:
+    wanted = os.environ.get("NUMBA_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return min(int(wanted), MOST_THREADS)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_runner(elements: int) -> str:
+    """Name of the runner for a call over so many elements."""
+    threads = min(get_num_threads(), elements // WORTH_A_THREAD)
+    if threads < 2:
+        return SERIAL
+    return PRANGE if _prange_is_safe() else POOL
+
+
+def _prange_is_safe() -> bool:
+    if _is_fork() or threading.get_ident() != threading.main_thread().ident:
+        return _layer_name() == "tbb"
+    return _launched_layer() in ("tbb", "omp")
+
+
+def _is_fork() -> bool:
+    processes = sys.modules.get("multiprocessing.process")
+    return _forked or (processes is not None and processes.parent_process() is not None)
+
+
+def _layer_name() -> str:
+    """Threading layer that numba has already started here; empty for none."""
+    parallel = sys.modules.get("numba.np.ufunc.parallel")
+    return (parallel and parallel._threading_layer) or ""
+
+
+def _launched_layer() -> str:
+    """Threading layer of numba, started now if it is none we would refuse."""
+    if not _layer_name():
+        from numba import config
+        from numba.np.ufunc import parallel
+
+        if str(config.THREADING_LAYER).lower() == "workqueue":
+            return "workqueue"
+        _load_tbb()
+        try:
+            parallel._launch_threads()
+        except (ValueError, ImportError, AttributeError, OSError):
+            return ""
+    return _layer_name()
+
+
+def _load_tbb() -> None:
+    """Make the library of an installed ``tbb`` wheel known to the loader."""
+    try:
+        files = metadata.files("tbb") or []
+    except metadata.PackageNotFoundError:
+        return
+    for file in files:
+        if file.name == "libtbb.so.12":
+            try:
+                ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
+            except OSError:
+                return
+
+
+def run(
+    kernel: Callable[..., Any],
+    parallel_kernel: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    tasks: int,
+    elements: int,
+) -> None:
+    """Run all tasks of a kernel by whatever is safe and fastest now."""
+    runner = choose_runner(elements)
+    if runner == SERIAL or tasks < 2:
+        kernel(*arguments, 0, tasks)
+    elif runner == PRANGE:
+        _run_prange(kernel, parallel_kernel, arguments, tasks)
+    else:
+        _run_pool(kernel, arguments, tasks)
+
+
+def task_count(elements: int) -> int:
+    """Number of tasks that a call over so many elements should offer."""
+    if choose_runner(elements) == SERIAL:
+        return 1
+    return CHUNKS_PER_THREAD * get_num_threads()
+
+
+def _bounds(tasks: int, chunks: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    chunks = min(tasks, chunks)
+    return np.arange(chunks + 1, dtype=np.int64) * tasks // chunks
+
+
+def _run_prange(
+    kernel: Callable[..., Any],
+    parallel_kernel: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    tasks: int,
+) -> None:
+    bounds = _bounds(tasks, get_num_threads())
+    done = np.zeros(bounds.size - 1, np.uint8)
+    parallel_kernel(*arguments, bounds, done)
+    if not done.all():
+        warnings.warn(
+            "numba's parallel loop left work undone; smoothl1 did it again on one thread",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        for chunk in np.flatnonzero(done == 0):
+            kernel(*arguments, bounds[chunk], bounds[chunk + 1])
+
+
+def _run_pool(kernel: Callable[..., Any], arguments: tuple[Any, ...], tasks: int) -> None:
+    threads = get_num_threads()
+    bounds = _bounds(tasks, CHUNKS_PER_THREAD * threads)
+    job = _Job(lambda chunk: kernel(*arguments, bounds[chunk], bounds[chunk + 1]), bounds.size - 1)
+    _pool.help_with(job, threads - 1)
+    job.work()
+    job.wait()
+
+
+class _Job:
+    """Chunks of work that any number of threads take one by one."""
+
+    def __init__(self, task: Callable[[int], Any], chunks: int) -> None:
+        self._task = task
+        self._chunks = chunks
+        self._next = count()
+        self._left = chunks
+        self._lock = threading.Lock()
+        self._finished = threading.Event()
+        self._error: BaseException | None = None
+
+    def work(self) -> None:
+        while (chunk := next(self._next)) < self._chunks:
+            try:
+                self._task(chunk)
+            except BaseException as error:
+                self._error = error
+            with self._lock:
+                self._left -= 1
+                if self._left == 0:
+                    self._finished.set()
+
+    def wait(self) -> None:
+        self._finished.wait()
+        if self._error is not None:
+            raise self._error
+
+
+class _Pool:
+    """Daemon threads, started when first needed and never by an import."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._threads = 0
+
+    def help_with(self, job: _Job, helpers: int) -> None:
+        while self._threads < helpers:
+            name = f"smoothl1-{self._threads + 1}"
+            try:
+                threading.Thread(target=self._serve, name=name, daemon=True).start()
+            except RuntimeError:  # no more threads to be had: the caller does the work
+                break
+            self._threads += 1
+        for _ in range(helpers):
+            self._jobs.put(job)
+
+    def _serve(self) -> None:
+        while True:
+            self._jobs.get().work()
+
+
+_pool = _Pool()
+
+
+def _after_fork() -> None:
+    """Threads do not survive a fork: start over, and never trust OpenMP again."""
+    global _forked, _pool
+    _forked = True
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

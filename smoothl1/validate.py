@@ -1,0 +1,422 @@
+"""Every check of what a caller passes, and every message about it.
+
+All of it happens before any work: a call either raises here, with its outputs
+untouched, or runs to its end.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .plan import Plan, make_plan, memory_order
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+REMEDIES = {
+    "numpy.ma": "pass x.filled(0) and where=~np.ma.getmaskarray(x)",
+    "numpy": "pass np.asarray(x)",
+    "torch": "pass x.detach().cpu().numpy()",
+    "jax": "pass np.asarray(x)",
+    "jaxlib": "pass np.asarray(x)",
+    "cupy": "pass cupy.asnumpy(x)",
+    "dask": "pass x.compute()",
+    "pandas": "pass x.to_numpy()",
+    "xarray": "pass x.to_numpy()",
+    "scipy": "pass x.toarray()",
+}
+
+
+class Reduction(StrEnum):
+    """How element losses are combined; plain strings work everywhere too.
+
+    Examples
+    --------
+    >>> from smoothl1 import Reduction
+    >>> Reduction("mean") == "mean"
+    True
+    """
+
+    NONE = "none"
+    MEAN = "mean"
+    SUM = "sum"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """Checked arguments; arrays are views of one broadcast shape."""
+
+    x: Array
+    target: Array
+    beta: float | Array
+    weight: Array | None
+    where: Array | None
+    reduction: Reduction
+    axes: tuple[int, ...]
+    keepdims: bool
+    normalizer: float | None
+    dtype: np.dtype[Any]
+    rounding: str
+    x_shape: tuple[int, ...]
+    target_shape: tuple[int, ...]
+    memory: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Broadcast shape of all operands."""
+        return self.x.shape
+
+    def plan(self, axes: tuple[int, ...] | None = None, keepdims: bool | None = None) -> Plan:
+        """Plan of the reduction, or of one over other axes."""
+        return make_plan(
+            self.shape,
+            self.axes if axes is None else axes,
+            self.keepdims if keepdims is None else keepdims,
+            self.memory,
+        )
+
+    def result_shape(self) -> tuple[int, ...]:
+        """Shape of the loss."""
+        return self.plan().result_shape
+
+    def swapped(self) -> Problem:
+        """Exchange x and target, which turns the sign of the gradient."""
+        return replace(
+            self,
+            x=self.target,
+            target=self.x,
+            x_shape=self.target_shape,
+            target_shape=self.x_shape,
+        )
+
+
+def check(
+    x: Any,
+    target: Any,
+    *,
+    beta: Any = 1.0,
+    reduction: Any = "mean",
+    axis: Any = None,
+    keepdims: Any = False,
+    weight: Any = None,
+    where: Any = None,
+    normalizer: Any = None,
+    dtype: Any = None,
+    beta_name: str = "beta",
+) -> Problem:
+    """Check the arguments that all functions share."""
+    kind = check_reduction(reduction)
+    given = {"x": _numbers("x", x), "target": _numbers("target", target)}
+    if weight is not None:
+        given["weight"] = _numbers("weight", weight)
+    rounding = _promote(given)
+    arrays = {name: _settle(value, rounding) for name, value in given.items()}
+    threshold = check_beta(beta, beta_name)
+    if not isinstance(threshold, float):
+        arrays[beta_name] = threshold
+    if where is not None:
+        arrays["where"] = _booleans(where)
+    shape = broadcast_shape({name: array.shape for name, array in arrays.items()})
+    views = {name: np.broadcast_to(array, shape) for name, array in arrays.items()}
+    return Problem(
+        x=views["x"],
+        target=views["target"],
+        beta=views.get(beta_name, threshold),
+        weight=views.get("weight"),
+        where=views.get("where"),
+        reduction=kind,
+        axes=check_axis(axis, len(shape), kind),
+        keepdims=_flag("keepdims", keepdims),
+        normalizer=check_normalizer(normalizer, kind),
+        dtype=check_dtype(dtype, rounding),
+        rounding=rounding,
+        x_shape=arrays["x"].shape,
+        target_shape=arrays["target"].shape,
+        memory=memory_order(shape, views["x"].strides),
+    )
+
+
+def check_reduction(reduction: Any) -> Reduction:
+    """Return the reduction, "auto" resolved to "mean"."""
+    try:
+        kind = Reduction(reduction)
+    except ValueError:
+        allowed = ", ".join(repr(str(r)) for r in Reduction)
+        raise ValueError(f"reduction must be one of {allowed}, got {reduction!r}") from None
+    return Reduction.MEAN if kind is Reduction.AUTO else kind
+
+
+def check_beta(beta: Any, name: str = "beta") -> float | Array:
+    """Return a threshold as a float, or an array of thresholds."""
+    if isinstance(beta, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a number or an array of numbers, got a boolean")
+    if isinstance(beta, (int, float, np.integer, np.floating)):
+        value = _as_float(name, beta)
+        if not (0.0 <= value < math.inf):
+            raise ValueError(f"{name} must be finite and at least 0, got {beta!r}")
+        return value
+    array = _settle(_numbers(name, beta), "float64")
+    if array.ndim == 0:
+        return check_beta(array[()], name)
+    if array.size and not (array.min() >= 0 and array.max() < np.inf):
+        raise ValueError(
+            f"every {name} must be finite and at least 0, got values from "
+            f"{array.min()} to {array.max()}"
+        )
+    return array
+
+
+def check_normalizer(normalizer: Any, reduction: Reduction) -> float | None:
+    """Return what a mean divides by instead of the count, if given."""
+    if normalizer is None:
+        return None
+    if reduction is not Reduction.MEAN:
+        raise ValueError(
+            f"normalizer goes only with reduction='mean', got reduction={str(reduction)!r}"
+        )
+    if isinstance(normalizer, np.ndarray) and normalizer.ndim == 0:
+        normalizer = normalizer[()]
+    value = check_real("normalizer", normalizer)
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"normalizer must be finite and above 0, got {normalizer!r}")
+    return value
+
+
+def check_real(name: str, value: Any) -> float:
+    """Return a real number as a float."""
+    real = (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, real):
+        raise TypeError(f"{name} must be a real number, got {_type_name(value)}")
+    return _as_float(name, value)
+
+
+def check_axis(axis: Any, ndim: int, reduction: Reduction) -> tuple[int, ...]:
+    """Return the reduced axes, ascending and not negative."""
+    if reduction is Reduction.NONE:
+        if axis is not None:
+            raise ValueError(f"axis must be None with reduction='none', got {axis!r}")
+        return ()
+    if axis is None:
+        return tuple(range(ndim))
+    listed = axis if isinstance(axis, (tuple, list)) else (axis,)
+    axes = tuple(sorted(_one_axis(a, axis, ndim) for a in listed))
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axis must not name an axis twice, got {axis!r}")
+    return axes
+
+
+def _one_axis(value: Any, axis: Any, ndim: int) -> int:
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"axis must be None, an integer or a tuple of integers, got {axis!r}")
+    try:
+        index = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"axis must be None, an integer or a tuple of integers, got {axis!r}"
+        ) from None
+    if not -ndim <= index < ndim:
+        message = f"axis {index} is out of bounds: the operands have {ndim} dimension(s)"
+        raise np.exceptions.AxisError(message)
+    return index % ndim
+
+
+def check_wrt(wrt: Any) -> None:
+    """Refuse anything but the names of the two arguments."""
+    if not isinstance(wrt, str) or wrt not in ("x", "target"):
+        raise ValueError(f"wrt must be 'x' or 'target', got {wrt!r}")
+
+
+def check_dtype(dtype: Any, natural: str) -> np.dtype[Any]:
+    """Return the dtype of the result: the one asked for, or the natural one."""
+    if dtype is None:
+        return named_dtype(natural)
+    try:
+        chosen = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"dtype must be one of {', '.join(FLOATS)}, got {dtype!r}") from error
+    if chosen.name not in FLOATS or not chosen.isnative:
+        raise TypeError(f"dtype must be one of {', '.join(FLOATS)}, got {dtype!r}")
+    return chosen
+
+
+def named_dtype(name: str) -> np.dtype[Any]:
+    """Return the dtype of a name; bfloat16 needs ml_dtypes to be loaded."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+def check_grad_output(grad_output: Any, shape: tuple[int, ...]) -> Array | None:
+    """Return the factor of the gradient, as a view of the shape of the result."""
+    if grad_output is None:
+        return None
+    array = _settle(_numbers("grad_output", grad_output), "float64")
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(
+            f"grad_output must broadcast to the shape of the result {shape}, "
+            f"got shape {array.shape}"
+        ) from None
+
+
+def check_out(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse an output that the result does not fit exactly."""
+    if out is None:
+        return
+    if not _is_plain(type(out)):
+        raise TypeError(f"{name} must be a numpy.ndarray like the operands, got {_type_name(out)}")
+    if out.shape != shape:
+        raise ValueError(f"{name} must have the shape of the result {shape}, got {out.shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"{name} must have the dtype of the result {dtype}, got {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} must be writable, got a read-only array")
+    if _overlaps_itself(out):
+        raise ValueError(
+            f"{name} must not overlap itself, got strides {out.strides} for shape {shape}"
+        )
+
+
+def check_separate(out: Array | None, grad_out: Array | None) -> None:
+    """Refuse two outputs that share memory."""
+    if out is not None and grad_out is not None and np.may_share_memory(out, grad_out):
+        if np.shares_memory(out, grad_out):
+            raise ValueError("out and grad_out must not share memory")
+
+
+def _overlaps_itself(array: Array) -> bool:
+    reach = array.itemsize
+    axes = [a for a in range(array.ndim) if array.shape[a] > 1]
+    for axis in sorted(axes, key=lambda a: abs(array.strides[a])):
+        step = abs(array.strides[axis])
+        if step < reach:
+            return array.size > 0
+        reach += step * (array.shape[axis] - 1)
+    return False
+
+
+def broadcast_shape(shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Broadcast the shapes of all operands, or name them all in an error."""
+    if len(set(shapes.values())) == 1:
+        return next(iter(shapes.values()))
+    try:
+        return np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"operands do not broadcast to one shape: {listed}") from None
+
+
+def _is_plain(kind: type) -> bool:
+    return kind is np.ndarray or kind is np.memmap
+
+
+def _numbers(name: str, value: Any) -> Array | float:
+    """Return real numbers as an array; a Python number, which is weak, as a float."""
+    if _is_plain(type(value)):
+        array = value
+    elif isinstance(value, np.generic):
+        array = np.asarray(value)
+    elif isinstance(value, bool) or value is None:
+        raise TypeError(f"{name} must hold real numbers, got {value!r}")
+    elif isinstance(value, (int, float)):
+        return _as_float(name, value)
+    elif isinstance(value, (list, tuple)):
+        array = _from_sequence(name, value)
+    else:
+        _refuse_kind(name, value)
+    if array.dtype.name not in FLOATS and array.dtype.name not in INTEGERS:
+        _refuse_dtype(name, array.dtype)
+    return array
+
+
+def _from_sequence(name: str, value: Sequence[Any]) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular list of numbers: {error}") from None
+
+
+def _refuse_dtype(name: str, dtype: np.dtype[Any]) -> NoReturn:
+    hint = ""
+    if dtype.kind == "b":
+        hint = "; select elements with where=, or convert with .astype(float)"
+    elif dtype.kind == "f":
+        hint = "; convert with .astype(np.float64) if its precision may be lost"
+    raise TypeError(
+        f"{name} has dtype {dtype}, allowed are {', '.join(FLOATS)} and integers{hint}"
+    )
+
+
+def _refuse_kind(name: str, value: Any) -> NoReturn:
+    packages = [base.__module__ for base in type(value).__mro__]
+    hint = next(
+        (
+            remedy.replace("x", name, 1) if remedy.startswith("pass x") else remedy
+            for package in packages
+            for prefix, remedy in REMEDIES.items()
+            if package == prefix or package.startswith(prefix + ".")
+        ),
+        f"pass np.asarray({name}) if that loses nothing",
+    )
+    raise TypeError(
+        f"{name} must be a numpy.ndarray, a list or a number, got {_type_name(value)}; {hint}"
+    )
+
+
+def _booleans(where: Any) -> Array:
+    if not (_is_plain(type(where)) or isinstance(where, (bool, np.generic, list, tuple))):
+        _refuse_kind("where", where)
+    array = _from_sequence("where", where) if isinstance(where, (list, tuple)) else where
+    array = np.asarray(array)
+    if array.dtype != np.bool_:
+        raise TypeError(f"where must be boolean, got dtype {array.dtype}")
+    return array
+
+
+def _promote(given: dict[str, Array | float]) -> str:
+    """Name of the floating type of the result; Python numbers have no say."""
+    dtypes = (value.dtype.name for value in given.values() if not isinstance(value, float))
+    names = {name for name in dtypes if name in FLOATS}
+    if not names or "float64" in names:
+        return "float64"
+    return names.pop() if len(names) == 1 else "float32"
+
+
+def _settle(value: Array | float, rounding: str) -> Array:
+    """Give a Python number the floating type of the result."""
+    if not isinstance(value, float):
+        return value
+    with np.errstate(all="ignore"):
+        return np.asarray(value).astype(named_dtype(rounding))
+
+
+def _as_float(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large for a float64, got {value!r}") from None
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _type_name(value: Any) -> str:
+    kind = type(value)
+    prefix = "" if kind.__module__ == "builtins" else kind.__module__ + "."
+    return prefix + kind.__qualname__
