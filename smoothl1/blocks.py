@@ -127,8 +127,17 @@ def _process_described(o, outputs, sums, start, n, width, buffers):
 @by_type
 def new_buffers(o, outputs, results):
     """Room for one run of every operand and output, if any is described."""
-    described = any(_is_description(kind) for kind in (*o, *outputs, results))
-    size = SPAN if described else 0
-    return lambda o, outputs, results: Buffers(
-        np.empty((8, size)), np.empty(size * 8, np.uint8)
-    )
+    if any(_is_description(kind) for kind in (*o, *outputs, results)):
+        return lambda o, outputs, results: _filled_buffers(o.beta)
+    return lambda o, outputs, results: Buffers(np.empty((8, 0)), np.empty(0, np.uint8))
+
+
+@helper
+def _filled_buffers(beta):
+    """Buffers that hold what an absent operand stands for: beta, or ones."""
+    runs = np.empty((8, SPAN))
+    for i in range(SPAN):
+        runs[2, i] = beta
+        for row in range(3, 6):
+            runs[row, i] = 1.0
+    return Buffers(runs, np.empty(SPAN * 8, np.uint8))

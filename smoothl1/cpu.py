@@ -24,7 +24,7 @@ def loss(problem: Problem, out: Array | None = None, huber: bool = False) -> Arr
     """Losses or their reduction, for Huber's loss multiplied by beta."""
     terms = Terms.of(problem, huber=True if huber else None)
     if problem.reduction is Reduction.NONE:
-        target = _Target(out, problem.shape, problem)
+        target = _Target(out, problem.shape, problem, elementwise=True)
         run_map(problem, terms, Outputs(loss=target.array))
         return target.finish()
     return _reduced_loss(problem, terms, out, Outputs())
@@ -37,13 +37,11 @@ def slope(
     if wrt == "target":
         problem = problem.swapped()
     terms = Terms.of(problem, curvature=True if curvature else None)
-    summed = _broadcast_axes(problem)
-    if summed and summed == _live_axes(problem):
-        return _commonly_reduced(problem, terms, grad_output, None, out, Sums(slope=True))[1]
     _scale(problem, terms, _denominator(problem), grad_output)
+    summed = _broadcast_axes(problem)
     target = _Target(out, problem.x_shape, problem, elementwise=not summed)
     if not summed:
-        run_map(problem, terms, Outputs(slope=_full(target.array, problem)))
+        run_map(problem, terms, Outputs(slope=target.full()))
         return target.finish()
     plan = problem.plan(summed, keepdims=True)
     sums = run_sums(problem, plan, terms, Sums(slope=True), None, {SLOPE: target.array})
@@ -62,22 +60,18 @@ def value_and_grad(
     """
     if wrt == "target":
         problem = problem.swapped()
-    terms = Terms.of(problem)
     summed = _broadcast_axes(problem)
-    if summed and summed == _live_axes(problem):
-        return _commonly_reduced(problem, terms, None, out, grad_out, Sums(loss=True, slope=True))
-    if summed:
+    if summed and summed != _live_axes(problem):
         return loss(problem, out), slope(problem, "x", None, grad_out, False)
-    grad = _Target(grad_out, problem.x_shape, problem, elementwise=True)
-    outputs = Outputs(slope=_full(grad.array, problem))
+    terms = Terms.of(problem)
+    grad = _Target(grad_out, problem.x_shape, problem, elementwise=not summed)
+    outputs = Outputs() if summed else Outputs(slope=grad.full())
     if problem.reduction is Reduction.NONE:
-        target = _Target(out, problem.shape, problem)
+        target = _Target(out, problem.shape, problem, elementwise=True)
         run_map(problem, terms, outputs._replace(loss=target.array))
         return target.finish(), grad.finish()
-    denominator = _denominator(problem)
-    _scale(problem, terms, denominator, None)
-    value = _reduced_loss(problem, terms, out, outputs, denominator)
-    return value, grad.finish()
+    _scale(problem, terms, _denominator(problem), None)
+    return _reduced_loss(problem, terms, out, outputs, grad if summed else None), grad.finish()
 
 
 def _reduced_loss(
@@ -85,45 +79,21 @@ def _reduced_loss(
     terms: Terms,
     out: Array | None,
     outputs: Outputs,
-    known: Array | float | None = None,
+    grad: _Target | None = None,
 ) -> Array:
-    """Mean or sum of the losses, writing elementwise outputs on the way."""
+    """Mean or sum of the losses, and in the same pass outputs or sums of slopes."""
     plan = problem.plan()
-    target = _Target(out, plan.result_shape, problem)
+    value = _Target(out, plan.result_shape, problem, elementwise=False)
     weighted = _is_weighted(problem)
-    wanted = Sums(loss=True, weight=True if weighted else None)
+    wanted = Sums(True, True if weighted else None, None if grad is None else True)
     by = True if weighted else _count(problem, plan)
-    sums = run_sums(problem, plan, terms, wanted, by, {LOSS: target.array}, outputs)
+    results = {LOSS: value.array} if grad is None else {LOSS: value.array, SLOPE: grad.array}
+    sums = run_sums(problem, plan, terms, wanted, by, results, outputs)
     if sums is not None:
-        _assign(target.array, _divided(sums[LOSS], sums[WEIGHT] if weighted else by), plan)
-    return target.finish()
-
-
-def _commonly_reduced(
-    problem: Problem,
-    terms: Terms,
-    grad_output: Array | None,
-    out: Array | None,
-    grad_out: Array | None,
-    wanted: Sums,
-) -> tuple[Array, Array]:
-    """Loss and slope when both are sums over the same axes."""
-    plan = problem.plan()
-    if grad_output is not None:
-        terms.factor = _expand(grad_output, problem)
-    weighted = _is_weighted(problem)
-    by = True if weighted else _count(problem, plan)
-    value = _Target(out, plan.result_shape, problem)
-    grad = _Target(grad_out, problem.x_shape, problem)
-    wanted = wanted._replace(weight=True if weighted else None)
-    results = {LOSS: value.array, SLOPE: grad.array}
-    sums = run_sums(problem, plan, terms, wanted, by, results)
-    if sums is not None:
-        denominator = sums[WEIGHT] if weighted else by
-        if wanted.loss:
-            _assign(value.array, _divided(sums[LOSS], denominator), plan)
-        _assign(grad.array, _divided(sums[SLOPE], denominator), plan)
-    return value.finish(), grad.finish()
+        _assign(value.array, _divided(sums[LOSS], sums[WEIGHT] if weighted else by), plan)
+        if grad is not None:
+            _assign(grad.array, sums[SLOPE], plan)
+    return value.finish()
 
 
 def _is_weighted(problem: Problem) -> bool:
@@ -192,11 +162,6 @@ def _live_axes(problem: Problem) -> tuple[int, ...]:
     return tuple(a for a in problem.axes if problem.shape[a] != 1)
 
 
-def _full(array: Array, problem: Problem) -> Array:
-    """View of an array of the shape of x, with the axes of the problem."""
-    return array.reshape(problem.shape)
-
-
 def _divided(sums: Array, denominator: Array | float | None) -> Array:
     if denominator is None:
         return sums
@@ -220,17 +185,19 @@ class _Target:
         out: Array | None,
         shape: tuple[int, ...],
         problem: Problem,
-        elementwise: bool | None = None,
+        elementwise: bool,
     ) -> None:
-        if elementwise is None:
-            elementwise = problem.reduction is Reduction.NONE and shape == problem.shape
-        self._out = out
+        self._out, self._problem = out, problem
         if out is not None and not _overlaps(out, problem, elementwise):
             self.array = out
         elif elementwise:
             self.array = _new_like_x(shape, problem)
         else:
             self.array = np.empty(shape, problem.dtype)
+
+    def full(self) -> Array:
+        """View with the axes of the problem."""
+        return self.array.reshape(self._problem.shape)
 
     def finish(self) -> Array:
         """Return the result, in ``out`` if one was given."""

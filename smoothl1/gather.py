@@ -33,6 +33,8 @@ NAMES = (
 )
 F64, F32, F16, BF16, BOOL, I8, I16, I32, I64, U8, U16, U32, U64 = range(len(NAMES))
 
+ABSENT = np.zeros(SIZES, np.int64)  # in place of a description: leave the buffer alone
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -342,4 +344,6 @@ def _call(typing_context, function, description, start, values, n, raw):
 @helper
 def transfer(operand, start, run, raw):
     """Gather or scatter a run of elements from ``start`` on, as described."""
-    _call(operand[FUNCTION], operand.ctypes.data, start, run.ctypes.data, run.size, raw.ctypes.data)
+    function, description = operand[FUNCTION], operand.ctypes.data
+    if function != 0:
+        _call(function, description, start, run.ctypes.data, run.size, raw.ctypes.data)

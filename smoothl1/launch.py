@@ -2,7 +2,8 @@
 
 Arrays that are contiguous in the order of the plan and of a native type go in
 as flat views. If one of them is not, all are described and gathered run by
-run.
+run. Described operands come in two sets only, x and target or all there are,
+since every combination of None and array is one more kernel to compile.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from . import kernels, threads
-from .gather import describe_input, describe_output
+from .gather import ABSENT, describe_input, describe_output
 from .plan import SPAN, Plan, coalesce, units
 from .records import Geometry, Operands, Outputs, Sums
 from .validate import Array, Problem
 
 LOSS, WEIGHT, SLOPE = range(3)
 FEW = 1 << 14  # sums: their partial sums take at most 1 MiB
+NATIVE = ("float64", "float32")
+FLAT = {"x": NATIVE, "target": NATIVE, "weight": NATIVE, "where": ("bool",)}
 UNITS_PER_THREAD = 32  # so that the last ones to finish wait for little
 
 
@@ -84,11 +87,12 @@ def run_sums(
     rows = [row for row, flag in enumerate(wanted) if flag]
     if plan.outputs > FEW:
         table = _describe_results(results, rows, plan)
-        _launch(plan, (operands, arranged, wanted, table), denominator, 1, plan.blocks)
+        by = 1.0 if denominator is None else denominator
+        _launch(plan, (operands, arranged, wanted, table), by, 1, plan.blocks)
         return None
     count, each = _divide_work(plan)
     parts = np.empty((3, count * plan.outputs))
-    _launch(plan, (operands, arranged, wanted, parts), None, count, each)
+    _launch(plan, (operands, arranged, wanted, parts), 1.0, count, each)
     return {row: _tree(parts[row].reshape(count, plan.outputs)) for row in rows}
 
 
@@ -146,44 +150,42 @@ def _arrange(
         for name in ("x", "target", "betas", "weight", "where", "factor")
         if (value := getattr(terms, name)) is not None
     }
-    flat = {name: _flat(array, plan.order, _types(name)) for name, array in arrays.items()}
-    outs = {
-        name: _flat(array, plan.order, ("float64", "float32"))
-        for name, array in outputs._asdict().items()
-        if array is not None
+    given = {name: array for name, array in outputs._asdict().items() if array is not None}
+    scalars = {"beta": terms.beta, "divisor": terms.divisor, "curvature": terms.curvature}
+    flat = None if terms.huber else _flatten(arrays, given, plan.order)
+    if flat is not None:
+        return Operands(**flat[0], **scalars), Outputs(**flat[1])  # type: ignore[arg-type]
+    taken = {
+        name: describe_input(array, plan.order, _rounding(name, problem))
+        for name, array in arrays.items()
     }
-    kinds = {flat[n].dtype for n in ("x", "target", "weight") if flat.get(n) is not None}  # type: ignore[union-attr]
-    if len(kinds) <= 1 and all(view is not None for view in (*flat.values(), *outs.values())):
-        for view in flat.values():
-            view.flags.writeable = False  # type: ignore[union-attr]
-        taken, given = flat, outs
-    else:
-        taken = {
-            name: describe_input(array, plan.order, _rounding(name, problem))
-            for name, array in arrays.items()
-        }
-        given = {
-            name: describe_output(getattr(outputs, name), plan.order) for name in outs
-        }
-    scalars = {
-        "beta": terms.beta,
-        "divisor": terms.divisor,
-        "huber": terms.huber,
-        "curvature": terms.curvature,
-    }
-    return Operands(**taken, **scalars), Outputs(**given)
+    if terms.huber or not taken.keys() <= {"x", "target"}:
+        taken = dict.fromkeys(("betas", "weight", "where", "factor"), ABSENT) | taken
+    described = {name: describe_output(array, plan.order) for name, array in given.items()}
+    operands = Operands(**taken, **scalars, huber=terms.huber)  # type: ignore[arg-type]
+    return operands, Outputs(**described)
 
 
-def _types(name: str) -> tuple[str, ...]:
-    """Element types that a kernel reads where they lie."""
-    return {"where": ("bool",), "betas": ("float64",), "factor": ("float64",)}.get(
-        name, ("float64", "float32")
-    )
+def _flatten(
+    arrays: dict[str, Array], outputs: dict[str, Array], order: tuple[int, ...]
+) -> tuple[dict[str, Array], dict[str, Array]] | None:
+    """Flat views of all arrays; None if kernels cannot read them where they lie."""
+    if not arrays.keys() <= FLAT.keys():
+        return None
+    if len({array.dtype for name, array in arrays.items() if name != "where"}) > 1:
+        return None
+    taken = {name: _flat(array, order, FLAT[name]) for name, array in arrays.items()}
+    given = {name: _flat(array, order, NATIVE) for name, array in outputs.items()}
+    if any(view is None for view in (*taken.values(), *given.values())):
+        return None
+    for view in taken.values():
+        view.flags.writeable = False  # type: ignore[union-attr]
+    return taken, given  # type: ignore[return-value]
 
 
 def _rounding(name: str, problem: Problem) -> str:
     """Floating type that the integers of an operand are rounded to."""
-    return problem.rounding if name in ("x", "target", "weight") else "float64"
+    return problem.rounding if name in FLAT else "float64"
 
 
 def _flat(array: Array, order: tuple[int, ...], types: tuple[str, ...]) -> Array | None:

@@ -130,38 +130,28 @@ def add_groups(lanes, row, groups, rows, columns):
 
 @by_type
 def divide(lanes, denominator, n):
-    """Divide loss and slope sums by a number, by the weight sums (True), or not."""
-    if isinstance(denominator, types.NoneType):
-        return lambda lanes, denominator, n: None
+    """Divide the sums of losses by a number, or by the weight sums (True)."""
     if isinstance(denominator, types.Boolean):
 
         def by_weight(lanes, denominator, n):
             for i in range(n):
                 lanes[LOSS, i] /= lanes[WEIGHT, i]
-                lanes[SLOPE, i] /= lanes[WEIGHT, i]
 
         return by_weight
 
     def by_number(lanes, denominator, n):
         for i in range(n):
             lanes[LOSS, i] /= denominator
-            lanes[SLOPE, i] /= denominator
 
     return by_number
-
-
-@helper
-def _transfer_row(results, row, start, lanes, n, raw):
-    if results[row, 0] != 0:  # else nobody asked for this sum
-        transfer(results[row], start, lanes[row, :n], raw)
 
 
 @by_type
 def store(results, row, start, lanes, n, raw):
     """Write sums as results start .. of a float64 matrix, or by description."""
     if results.dtype == types.int64:
-        return lambda results, row, start, lanes, n, raw: _transfer_row(
-            results, row, start, lanes, n, raw
+        return lambda results, row, start, lanes, n, raw: transfer(
+            results[row], start, lanes[row, :n], raw
         )
 
     def copy(results, row, start, lanes, n, raw):
