@@ -19,10 +19,13 @@ from .jit import by_type, helper
 from .plan import LANES, SPAN
 from .records import Buffers
 
+SMALLEST = 5e-324
+SMALLEST_OF_NARROW = 1e-300  # below any residual of a narrow type, with a finite reciprocal
+
 
 @helper
 def accumulate(
-    x, target, beta, betas, weight, where, factor, divisor, huber, curvature,
+    x, target, beta, betas, weight, where, factor, divisor, huber, curvature, narrow,
     loss_out, slope_out, loss_sum, weight_sum, slope_sum, start, n, width,
 ):  # fmt: skip
     """Take elements start .. start + n through the formula, the i-th to lane i % width."""
@@ -31,16 +34,25 @@ def accumulate(
     # width means LANES: a constant, so that the lanes stay in registers.
     lanes = np.uintp(LANES) if width is None else np.uintp(width)
     start, row, n = np.uintp(start), np.uintp(0), np.uintp(n)
+    smallest = SMALLEST if narrow is None else SMALLEST_OF_NARROW
+    inverse = 1.0 / max(beta, smallest)
+    share_of_one = 1.0 if divisor is None else 1.0 / divisor
     while row < n:
         for lane in range(min(lanes, n - row)):
             i = start + row + lane
             residual = 0.0 if x is None else np.float64(x[i]) - np.float64(target[i])
             threshold = beta if betas is None else betas[i]
-            loss = formula.loss(residual, threshold)
-            if curvature is None:
-                slope = formula.grad(residual, threshold)
-            else:
+            positive = max(threshold, smallest)
+            clipped = formula.clip(residual, positive)
+            if curvature is not None:
                 slope = formula.hess(residual, threshold)
+            elif narrow is None:
+                slope = formula.grad(clipped, positive)
+            elif betas is None:
+                slope = formula.narrow_grad(clipped, inverse)
+            else:
+                slope = formula.narrow_grad(clipped, 1.0 / positive)
+            loss = formula.loss(residual, clipped, slope)
             share = 1.0
             if huber is not None:
                 loss *= threshold
@@ -50,7 +62,9 @@ def accumulate(
                 slope *= share
             if factor is not None:
                 slope *= factor[i]
-            if divisor is not None:
+            if narrow is not None:
+                slope *= share_of_one
+            elif divisor is not None:
                 slope /= divisor
             if where is not None and where[i] == 0:
                 loss = slope = share = 0.0
@@ -80,7 +94,7 @@ def process(o, outputs, sums, start, n, width, buffers):
     def process_contiguous(o, outputs, sums, start, n, width, buffers):
         accumulate(
             o.x, o.target, o.beta, o.betas, o.weight, o.where, o.factor, o.divisor,
-            o.huber, o.curvature, outputs.loss, outputs.slope,
+            o.huber, o.curvature, o.narrow, outputs.loss, outputs.slope,
             sums.loss, sums.weight, sums.slope, start, n, width,
         )  # fmt: skip
 
@@ -118,7 +132,7 @@ def _process_described(o, outputs, sums, start, n, width, buffers):
     slope = _buffer(outputs.slope, runs[7, :n])
     accumulate(
         x, target, o.beta, betas, weight, where, factor, o.divisor, o.huber, o.curvature,
-        loss, slope, sums.loss, sums.weight, sums.slope, 0, n, width,
+        o.narrow, loss, slope, sums.loss, sums.weight, sums.slope, 0, n, width,
     )  # fmt: skip
     _flush(outputs.loss, start, loss, raw)
     _flush(outputs.slope, start, slope, raw)

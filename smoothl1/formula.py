@@ -5,43 +5,47 @@ holds no arithmetic of its own. They are jitted without signature or fast-math
 flags, so that they inline into whatever calls them, and they keep the
 floating type of the residual.
 
-The select form below has no cases of its own for NaN, infinities or
-``beta = 0``: comparisons with NaN are false, so NaN stays; a residual beyond
-``beta`` never uses the quotient; and a residual of zero replaces the 0/0 that
-``beta = 0`` would give.
+With the residual clipped to [-beta, beta], both branches are one expression:
+
+    slope = clipped / beta            loss = slope * (residual - clipped / 2)
+
+Comparisons with NaN are false, so NaN stays; outside, the slope is exactly
+beta / beta = 1; nothing overflows or underflows before the result does.
+``beta = 0`` would be 0 / 0, and is replaced by the smallest positive number of
+the type: no residual but 0 lies below it, and its half rounds to 0.
 """
 
 from numba import njit
 
 
 @njit(inline="always")
-def grad(residual, beta):
-    """Slope of the loss: residual / beta inside, the sign outside."""
-    one = type(residual)(1.0)
-    slope = residual / beta
-    if residual > beta:
-        slope = one
-    if residual < -beta:
-        slope = -one
-    if residual == 0:
-        slope = residual
-    return slope
-
-
-@njit(inline="always")
-def loss(residual, beta):
-    """Half the slope times the residual inside, |residual| - beta / 2 outside.
-
-    Written as slope * (residual - clipped / 2): one expression for both
-    branches that neither overflows nor underflows before the result does.
-    """
-    half = type(residual)(0.5)
+def clip(residual, beta):
+    """The residual where it lies within [-beta, beta], else the nearer end."""
     clipped = residual
     if residual > beta:
         clipped = beta
     if residual < -beta:
         clipped = -beta
-    return grad(residual, beta) * (residual - half * clipped)
+    return clipped
+
+
+@njit(inline="always")
+def grad(clipped, beta):
+    """Slope of the loss: residual / beta inside, the sign outside; beta > 0."""
+    return clipped / beta
+
+
+@njit(inline="always")
+def narrow_grad(clipped, inverse):
+    """Slope by a reciprocal: enough for what is rounded to float32 or less."""
+    return clipped * inverse
+
+
+@njit(inline="always")
+def loss(residual, clipped, slope):
+    """Half the slope times the residual inside, |residual| - beta / 2 outside."""
+    half = type(residual)(0.5)
+    return slope * (residual - half * clipped)
 
 
 @njit(inline="always")

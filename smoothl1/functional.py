@@ -113,7 +113,8 @@ def smooth_l1_loss(
         and type(beta) is float
         and 0.0 <= beta < math.inf
     ):
-        total = kernels.total_loss(x.reshape(-1), target.reshape(-1), beta)
+        narrow = None if x.itemsize == 8 else True
+        total = kernels.total_loss(x.reshape(-1), target.reshape(-1), beta, narrow)
         return x.dtype.type(total / x.size if _DIVIDES[reduction] else total)
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
@@ -283,7 +284,8 @@ def smooth_l1_value_and_grad(
     ):
         divisor = float(x.size) if _DIVIDES[reduction] else 1.0
         grad = np.empty(x.shape, x.dtype)
-        flat = x.reshape(-1), target.reshape(-1), beta, divisor, grad.reshape(-1)
+        narrow = None if x.itemsize == 8 else True
+        flat = x.reshape(-1), target.reshape(-1), beta, divisor, narrow, grad.reshape(-1)
         return x.dtype.type(kernels.total_loss_and_grad(*flat) / divisor), grad
     check_wrt(wrt)
     problem = check(

@@ -66,9 +66,13 @@ def _reduce_unit(o, outputs, wanted, lanes, used, geometry, outer, column, width
             )
         for row in used:
             fold(lanes, row, geometry.lanes, width)
-            push(lanes, row, block - first, width)
+            if last - first > 1:
+                push(lanes, row, block - first, width)
     for row in used:
-        drain(lanes, row, last - first, width)
+        if last == first:
+            clear(lanes, row, width)
+        elif last - first > 1:
+            drain(lanes, row, last - first, width)
 
 
 @inlined
@@ -208,14 +212,14 @@ def _total_loss(o, outputs):
 
 
 @kernel
-def total_loss(x, target, beta):
+def total_loss(x, target, beta, narrow):
     """Sum of the losses of two flat arrays: the shortest way for small input."""
-    o = Operands(x, target, beta, None, None, None, None, None, None, None)
+    o = Operands(x, target, beta, None, None, None, None, None, None, None, narrow)
     return _total_loss(o, Outputs(None, None))
 
 
 @kernel
-def total_loss_and_grad(x, target, beta, divisor, grad):
+def total_loss_and_grad(x, target, beta, divisor, narrow, grad):
     """Sum of the losses, and their gradients divided by ``divisor``."""
-    o = Operands(x, target, beta, None, None, None, None, divisor, None, None)
+    o = Operands(x, target, beta, None, None, None, None, divisor, None, None, narrow)
     return _total_loss(o, Outputs(None, grad))

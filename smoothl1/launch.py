@@ -17,7 +17,7 @@ from . import kernels, threads
 from .gather import ABSENT, describe_input, describe_output
 from .plan import SPAN, Plan, coalesce, units
 from .records import Geometry, Operands, Outputs, Sums
-from .validate import Array, Problem
+from .validate import Array, Problem, broadcast, dtype_name
 
 LOSS, WEIGHT, SLOPE = range(3)
 FEW = 1 << 14  # sums: their partial sums take at most 1 MiB
@@ -40,6 +40,7 @@ class Terms:
     divisor: float | None = None
     huber: bool | None = None
     curvature: bool | None = None
+    narrow: bool | None = None
 
     @classmethod
     def of(
@@ -56,6 +57,7 @@ class Terms:
             where=problem.where,
             huber=huber,
             curvature=curvature,
+            narrow=None if "float64" in (problem.rounding, problem.dtype.name) else True,
         )
 
 
@@ -146,15 +148,17 @@ def _arrange(
 ) -> tuple[Operands, Outputs]:
     """Operands and outputs as kernels take them: all flat or all described."""
     arrays = {
-        name: np.broadcast_to(value, plan.shape)
+        name: broadcast(value, plan.shape)
         for name in ("x", "target", "betas", "weight", "where", "factor")
         if (value := getattr(terms, name)) is not None
     }
     given = {name: array for name, array in outputs._asdict().items() if array is not None}
-    scalars = {"beta": terms.beta, "divisor": terms.divisor, "curvature": terms.curvature}
+    scalars = {
+        name: getattr(terms, name) for name in ("beta", "divisor", "curvature", "huber", "narrow")
+    }
     flat = None if terms.huber else _flatten(arrays, given, plan.order)
     if flat is not None:
-        return Operands(**flat[0], **scalars), Outputs(**flat[1])  # type: ignore[arg-type]
+        return Operands(**flat[0], **scalars), Outputs(**flat[1])
     taken = {
         name: describe_input(array, plan.order, _rounding(name, problem))
         for name, array in arrays.items()
@@ -162,8 +166,7 @@ def _arrange(
     if terms.huber or not taken.keys() <= {"x", "target"}:
         taken = dict.fromkeys(("betas", "weight", "where", "factor"), ABSENT) | taken
     described = {name: describe_output(array, plan.order) for name, array in given.items()}
-    operands = Operands(**taken, **scalars, huber=terms.huber)  # type: ignore[arg-type]
-    return operands, Outputs(**described)
+    return Operands(**taken, **scalars), Outputs(**described)
 
 
 def _flatten(
@@ -191,7 +194,7 @@ def _rounding(name: str, problem: Problem) -> str:
 def _flat(array: Array, order: tuple[int, ...], types: tuple[str, ...]) -> Array | None:
     """One-dimensional view in an order of axes, if the array is contiguous in it."""
     dtype = array.dtype
-    if dtype.name not in types or not dtype.isnative or not array.flags.aligned:
+    if dtype_name(dtype) not in types or not dtype.isnative or not array.flags.aligned:
         return None
     sizes, strides = coalesce([array.shape[a] for a in order], [array.strides[a] for a in order])
     if len(sizes) > 1 or (sizes[0] > 1 and strides[0] != array.itemsize):

@@ -22,6 +22,7 @@ class Operands(NamedTuple):
     divisor: Any = None  # number that divides the slope
     huber: Any = None  # True: multiply the loss by beta
     curvature: Any = None  # True: the slope is the second derivative
+    narrow: Any = None  # True: multiply by reciprocals, as no result is float64
 
 
 class Outputs(NamedTuple):

@@ -118,9 +118,41 @@ def drain(lanes, row, blocks, width):
 
 @helper
 def add_groups(lanes, row, groups, rows, columns):
-    """Sum the rows of each group in order; the sums end in the first lanes."""
+    """Sum the rows of each group; the sums end in the first lanes.
+
+    Neighbours are paired while their number is even, level by level over all
+    groups at once; what is left is summed in order.
+    """
     lane = lanes[row]
-    for group in range(groups):
+    while rows % 2 == 0:
+        rows //= 2
+        if columns == 1:
+            _pair_neighbours(lane, groups * rows)
+        else:
+            _pair_rows(lane, groups * rows, columns)
+    if rows > 1:
+        _add_in_order(lane, groups, rows, columns)
+
+
+@helper
+def _pair_neighbours(lane, n):
+    for i in range(np.uintp(n)):
+        lane[i] = lane[i + i] + lane[i + i + np.uintp(1)]
+
+
+@helper
+def _pair_rows(lane, n, columns):
+    columns = np.uintp(columns)
+    for pair in range(np.uintp(n)):
+        to, of = pair * columns, np.uintp(2) * pair * columns
+        for column in range(columns):
+            lane[to + column] = lane[of + column] + lane[of + columns + column]
+
+
+@helper
+def _add_in_order(lane, groups, rows, columns):
+    rows, columns = np.uintp(rows), np.uintp(columns)
+    for group in range(np.uintp(groups)):
         for column in range(columns):
             total = 0.0
             for i in range(rows):
