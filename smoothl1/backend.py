@@ -47,7 +47,7 @@ def small_kernels(x: Any, target: Any) -> Any:
         return None
     if x.shape != target.shape or not 0 < x.size < SMALL:
         return None
-    if not x.flags.num & target.flags.num & FLAT == FLAT:
+    if x.flags.num & target.flags.num & FLAT != FLAT:
         return None
     if _kernels is None:
         from . import kernels

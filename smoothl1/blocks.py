@@ -7,7 +7,6 @@ on the buffers. Operands, outputs and sums that a call does without are None,
 and numba drops their branches: one loop, not a family of copies.
 """
 
-# mypy: disallow-untyped-defs=false
 from __future__ import annotations
 
 import numpy as np

@@ -99,6 +99,7 @@ def smooth_l1_loss(
     0.6666666666666666
     >>> sl.smooth_l1_loss([0.0, 1.0, 3.0], 1.0, reduction="none")
     array([0.5, 0. , 1.5])
+
     """
     if (
         (kernels := backend.small_kernels(x, target)) is not None
@@ -146,6 +147,7 @@ def huber_loss(x: Any, target: Any, *, delta: Any = 1.0, **options: Any) -> Any:
     >>> import smoothl1 as sl
     >>> sl.huber_loss([0.0, 4.0], 0.5, delta=2.0, reduction="none")
     array([0.125, 5.   ])
+
     """
     if "beta" in options:
         raise TypeError("huber_loss() takes delta, not beta")
@@ -203,6 +205,7 @@ def smooth_l1_grad(
     >>> import smoothl1 as sl
     >>> sl.smooth_l1_grad([0.0, 1.0, 3.0], 1.5, beta=2.0, reduction="sum")
     array([-0.75, -0.25,  0.75])
+
     """
     check_wrt(wrt)
     problem = check(
@@ -212,7 +215,7 @@ def smooth_l1_grad(
     upstream = check_grad_output(grad_output, problem.plan().result_shape)
     check_out("out", out, _shape(problem, wrt), problem.dtype)
     run = backend.choose(problem)
-    return run.slope(problem, wrt, upstream, out, curvature=False)  # type: ignore[no-any-return]
+    return run.slope(problem, wrt, upstream, out, curvature=False)
 
 
 def smooth_l1_value_and_grad(
@@ -266,6 +269,7 @@ def smooth_l1_value_and_grad(
     >>> loss, grad = sl.smooth_l1_value_and_grad([0.0, 3.0], [0.5, 1.0], reduction="sum")
     >>> float(loss), grad
     (1.625, array([-0.5,  1. ]))
+
     """
     if (
         (kernels := backend.small_kernels(x, target)) is not None
@@ -340,6 +344,7 @@ def smooth_l1_hess(
     >>> import smoothl1 as sl
     >>> sl.smooth_l1_hess([0.0, 1.0, 3.0], 1.0, beta=2.0, reduction="sum")
     array([0.5, 0.5, 0. ])
+
     """
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
@@ -347,7 +352,7 @@ def smooth_l1_hess(
     )  # fmt: skip
     check_out("out", out, problem.x_shape, problem.dtype)
     run = backend.choose(problem)
-    return run.slope(problem, "x", None, out, curvature=True)  # type: ignore[no-any-return]
+    return run.slope(problem, "x", None, out, curvature=True)
 
 
 def _shape(problem: Problem, wrt: str) -> tuple[int, ...]:

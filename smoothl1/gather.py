@@ -8,8 +8,6 @@ stride, byte order, alignment and element type, and kernels call it by its
 address.
 """
 
-# mypy: disallow-untyped-defs=false
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .halves import brain_bits, from_half, half_bits, round_to
 from .jit import helper, native
 from .plan import coalesce
 
@@ -95,6 +94,28 @@ def _write(typing_context, address, value):
     return types.void(types.int64, value), codegen
 
 
+@intrinsic
+def _prefetch_line(typing_context, address):
+    """Ask for the cache line of an address, which need not exist."""
+
+    def codegen(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], cgutils.voidptr_t)
+        integer = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[integer] * 3])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, integer(0), integer(2), integer(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@helper
+def prefetch(address, size):
+    """Ask for so many bytes."""
+    for offset in range(0, size, 64):
+        _prefetch_line(address + offset)
+
+
 @helper
 def _view(address, size, dtype):
     return carray(_pointer(address), (size,), dtype)
@@ -164,61 +185,6 @@ def _swap_bytes(raw, itemsize, n):
 
 
 @helper
-def _bits(value):
-    return np.float64(value).view(np.int64)
-
-
-@helper
-def _float(bits):
-    return np.int64(bits).view(np.float64)
-
-
-@helper
-def _round_to(value, bits, smallest):
-    """Round to a float of so many significant bits and smallest exponent."""
-    exponent = (_bits(value) >> 52) & 0x7FF
-    exponent = max(exponent, smallest + 1023)
-    scale = _float((2046 + bits - 1 - exponent) << 52)
-    back = _float((exponent - bits + 1) << 52)
-    magic = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to an integer
-    rounded = ((abs(value) * scale + magic) - magic) * back
-    rounded = -rounded if _bits(value) < 0 else rounded
-    return rounded if abs(value) < np.inf else value
-
-
-@helper
-def _half_bits(value):
-    """Bits of the nearest float16."""
-    rounded = _round_to(value, 11, -14)
-    sign = np.int64(0x8000) if _bits(value) < 0 else np.int64(0)
-    size = abs(rounded)
-    normal = (_bits(size) >> 42) - (1008 << 10)
-    small = np.int64(size * 16777216.0) if size < 1.0 else np.int64(0)
-    bits = normal if size >= 6.103515625e-05 else small
-    bits = bits if size < 65536.0 else np.int64(0x7C00)
-    bits = bits if value == value else np.int64(0x7E00)
-    return np.uint16(sign | bits)
-
-
-@helper
-def _from_half(bits):
-    """Value of a float16 given by its bits."""
-    wide = np.int64(bits)
-    exponent, fraction = (wide >> 10) & 31, wide & 1023
-    shifted = exponent + 1008 if exponent != 31 else np.int64(2047)
-    size = _float((shifted << 52) | (fraction << 42))
-    size = size if exponent != 0 else fraction * 5.960464477539063e-08
-    return -size if wide & 0x8000 else size
-
-
-@helper
-def _brain_bits(value):
-    """Bits of the nearest bfloat16."""
-    rounded = np.float32(_round_to(value, 8, -126)).view(np.int32)
-    return np.uint16(rounded >> 16) if value == value else np.uint16(0x7FC0)
-
-
-@helper
 def _widen(source, out):
     for i in range(out.size):
         out[i] = source[i]
@@ -231,9 +197,9 @@ def _round_run(values, rounding):
         if rounding == F32:
             values[i] = np.float32(values[i])
         elif rounding == F16:
-            values[i] = _from_half(_half_bits(values[i]))
+            values[i] = from_half(half_bits(values[i]))
         else:
-            values[i] = _round_to(values[i], 8, -126)
+            values[i] = round_to(values[i], 8, -126)
 
 
 @helper
@@ -246,7 +212,7 @@ def _decode_float(code, raw, out):
     elif code == F16:
         bits = _view(raw, n, np.uint16)
         for i in range(n):
-            out[i] = _from_half(bits[i])
+            out[i] = from_half(bits[i])
     else:
         bits = _view(raw, n, np.uint16)
         for i in range(n):
@@ -288,13 +254,22 @@ def _encode(code, values, raw):
     else:
         bits = _view(raw, n, np.uint16)
         for i in range(n):
-            bits[i] = _half_bits(values[i]) if code == F16 else _brain_bits(values[i])
+            bits[i] = half_bits(values[i]) if code == F16 else brain_bits(values[i])
 
 
 @helper
 def _description(address):
     ndim = _view(address, SIZES, np.int64)[NDIM]
     return _view(address, SIZES + 2 * ndim, np.int64)
+
+
+@helper
+def _prefetch_run(operand, start, n):
+    """Ask for the next run while this one is computed: memory never idles."""
+    address, left = _locate(operand, start)
+    step = abs(operand[operand.size - 1])
+    if step <= 64:
+        prefetch(address, min(left, n) * step)
 
 
 @native("void(int64, int64, int64, int64, int64)")
@@ -307,6 +282,7 @@ def gather_address(description, start, values, n, raw):
     if not direct or source % itemsize != 0:
         source = raw
         _move(operand, start, n, source, True)
+    _prefetch_run(operand, start + n, n)
     if operand[SWAPPED]:
         _swap_bytes(source, itemsize, n)
     if code < BOOL:

@@ -36,7 +36,7 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
 from numba.extending import overload
 
-OPTIONS = {"nogil": True, "error_model": "numpy"}
+OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
 DIGEST = hashlib.sha256().digest_size
 
 helper = njit(**OPTIONS)
@@ -49,7 +49,7 @@ def by_type(function: Callable[..., Any]) -> Any:
     def stub(*args: Any) -> Any:
         raise NotImplementedError
 
-    overload(stub, jit_options=dict(OPTIONS), inline="always")(function)
+    overload(stub, jit_options=OPTIONS, inline="always")(function)
     return stub
 
 
@@ -72,9 +72,9 @@ def native(signature: str) -> Callable[[Callable[..., Any]], Callable[[], int]]:
 
     def decorate(function: Callable[..., Any]) -> Callable[[], int]:
         @lru_cache(maxsize=1)
-        def compiled() -> CFunc:
-            types = sigutils.normalize_signature(signature)
-            code = CFunc(function, types, locals={}, options={"error_model": "numpy"})
+        def compiled() -> Any:
+            types = sigutils.normalize_signature(signature)  # type: ignore[no-untyped-call]
+            code: Any = CFunc(function, types, locals={}, options={"error_model": "numpy"})
             folder = cache_folder()
             if folder is not None:
                 code._cache = KernelCache(function, folder)
@@ -118,7 +118,7 @@ def _fingerprint() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     versions = (sys.version, numba.__version__, llvmlite.__version__, np.__version__)
-    switches = (config.OPT, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT)
+    switches = [getattr(config, name) for name in ("OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT")]
     digest.update(repr((versions, switches)).encode())
     return digest.hexdigest()[:24]
 
@@ -146,7 +146,7 @@ class KernelCache(NullCache):
             blob = _read(self._path(signature, target_context.codegen()))
             if blob is None:
                 return None
-            result = CompileResult._rebuild(target_context, *pickle.loads(blob))
+            result = CompileResult._rebuild(target_context, *pickle.loads(blob))  # type: ignore[no-untyped-call]
             return result if result.signature.args == _arguments(signature) else None
         except Exception:
             return None
@@ -156,7 +156,7 @@ class KernelCache(NullCache):
         if result.library.has_dynamic_globals:
             return
         try:
-            blob = serialize.dumps(result._reduce())
+            blob = serialize.dumps(result._reduce())  # type: ignore[no-untyped-call]
             _write(self._path(signature, result.library.codegen), blob)
         except Exception:
             return

@@ -4,7 +4,6 @@ Each comes as a serial kernel over a range of tasks and as a parallel one whose
 ``prange`` calls the serial kernel chunk by chunk and flags what is done.
 """
 
-# mypy: disallow-untyped-defs=false
 from __future__ import annotations
 
 import numpy as np
@@ -136,9 +135,7 @@ def reduce_long(o, outputs, wanted, results, denominator, geometry, first, last)
         unit, place = divmod(task, geometry.outer * tiles)
         outer, column = place // tiles, place % tiles * tile
         width = min(tile, columns - column)
-        _reduce_unit(
-            o, outputs, wanted, lanes, used, geometry, outer, column, width, unit, buffers
-        )
+        _reduce_unit(o, outputs, wanted, lanes, used, geometry, outer, column, width, unit, buffers)
         start = (unit * geometry.outer + outer) * columns + column
         _finish(results, used, lanes, denominator, start, width, buffers)
 
@@ -159,7 +156,7 @@ def reduce_short(o, outputs, wanted, results, denominator, geometry, first, last
     groups = SPAN // (rows * columns)
     buffers = new_buffers(o, outputs, results)
     used = used_rows(wanted)
-    lanes = np.empty((3, SPAN))
+    lanes = np.empty((3, 2 * SPAN))
     for task in range(first, last):
         outer = task * groups
         count = min(groups, geometry.outer - outer)

@@ -153,12 +153,12 @@ def _arrange(
         if (value := getattr(terms, name)) is not None
     }
     given = {name: array for name, array in outputs._asdict().items() if array is not None}
-    scalars = {
+    scalars: dict[str, Any] = {
         name: getattr(terms, name) for name in ("beta", "divisor", "curvature", "huber", "narrow")
     }
     flat = None if terms.huber else _flatten(arrays, given, plan.order)
     if flat is not None:
-        return Operands(**flat[0], **scalars), Outputs(**flat[1])
+        return Operands(**(flat[0] | scalars)), Outputs(**flat[1])
     taken = {
         name: describe_input(array, plan.order, _rounding(name, problem))
         for name, array in arrays.items()
@@ -166,7 +166,7 @@ def _arrange(
     if terms.huber or not taken.keys() <= {"x", "target"}:
         taken = dict.fromkeys(("betas", "weight", "where", "factor"), ABSENT) | taken
     described = {name: describe_output(array, plan.order) for name, array in given.items()}
-    return Operands(**taken, **scalars), Outputs(**described)
+    return Operands(**(taken | scalars)), Outputs(**described)
 
 
 def _flatten(

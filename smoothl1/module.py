@@ -43,6 +43,7 @@ class SmoothL1Loss:
     SmoothL1Loss(beta=0.5, reduction='mean')
     >>> float(loss([0.0, 1.0, 3.0], [0.5, 1.0, 1.0]))
     0.6666666666666666
+
     """
 
     reduction: str = "mean"
@@ -64,13 +65,9 @@ class SmoothL1Loss:
 
     __call__ = forward
 
-    def forward_with_reduction(
-        self, x: Any, target: Any, reduction: str, **options: Any
-    ) -> Any:
+    def forward_with_reduction(self, x: Any, target: Any, reduction: str, **options: Any) -> Any:
         """Loss with another reduction than this module's."""
-        return functional.smooth_l1_loss(
-            x, target, beta=self.beta, reduction=reduction, **options
-        )
+        return functional.smooth_l1_loss(x, target, beta=self.beta, reduction=reduction, **options)
 
     def forward_reduce_dims(self, x: Any, target: Any, dims: Iterable[int]) -> Any:
         """Mean over ``dims``, in any order, kept with size 1; [] reduces nothing."""
@@ -175,6 +172,7 @@ class SmoothL1LossConfig:
     >>> from smoothl1 import SmoothL1LossConfig
     >>> SmoothL1LossConfig().with_beta(0.5).init()
     SmoothL1Loss(beta=0.5, reduction='mean')
+
     """
 
     beta: float = 1.0

@@ -22,7 +22,7 @@ from functools import lru_cache
 
 DEPTH = 64  # additions in one lane of a block
 LANES = 64  # float64 lanes: eight AVX-512 registers
-SPAN = 2048  # elements of one run: 16 KiB of float64, a third of an L1 cache
+SPAN = 2048
 TILE = 1024  # columns of one tile
 SHORT = 64  # rows below which one run holds several outputs
 
@@ -75,9 +75,7 @@ def memory_order(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...
     return (*fixed, *sorted(live, key=lambda axis: -abs(strides[axis])))
 
 
-def reduced_shape(
-    shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool
-) -> tuple[int, ...]:
+def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
     """Shape after reducing ``axes``, with size 1 in their place or without."""
     if keepdims:
         return tuple(1 if a in axes else n for a, n in enumerate(shape))

@@ -7,7 +7,6 @@ of blocks needs only logarithmic room and any aligned 2**k blocks form a
 subtree.
 """
 
-# mypy: disallow-untyped-defs=false
 from __future__ import annotations
 
 import numpy as np
@@ -123,30 +122,33 @@ def add_groups(lanes, row, groups, rows, columns):
     Neighbours are paired while their number is even, level by level over all
     groups at once; what is left is summed in order.
     """
-    lane = lanes[row]
+    lane, spare = lanes[row, :SPAN], lanes[row, SPAN:]
     while rows % 2 == 0:
         rows //= 2
+        n = groups * rows * columns
         if columns == 1:
-            _pair_neighbours(lane, groups * rows)
+            _pair_neighbours(lane, spare[:n])
         else:
-            _pair_rows(lane, groups * rows, columns)
+            _pair_rows(lane, spare[:n], columns)
+        for i in range(n):
+            lane[i] = spare[i]
     if rows > 1:
         _add_in_order(lane, groups, rows, columns)
 
 
 @helper
-def _pair_neighbours(lane, n):
-    for i in range(np.uintp(n)):
-        lane[i] = lane[i + i] + lane[i + i + np.uintp(1)]
+def _pair_neighbours(lane, out):
+    for i in range(np.uintp(out.size)):
+        out[i] = lane[i + i] + lane[i + i + np.uintp(1)]
 
 
 @helper
-def _pair_rows(lane, n, columns):
+def _pair_rows(lane, out, columns):
     columns = np.uintp(columns)
-    for pair in range(np.uintp(n)):
-        to, of = pair * columns, np.uintp(2) * pair * columns
+    for pair in range(np.uintp(out.size) // columns):
+        to = pair * columns
         for column in range(columns):
-            lane[to + column] = lane[of + column] + lane[of + columns + column]
+            out[to + column] = lane[to + to + column] + lane[to + to + columns + column]
 
 
 @helper

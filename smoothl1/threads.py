@@ -64,6 +64,7 @@ def set_num_threads(n: int) -> None:
     >>> sl.get_num_threads()
     1
     >>> sl.set_num_threads(before)
+
     """
     global _threads
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
@@ -87,6 +88,7 @@ def get_num_threads() -> int:
     >>> import smoothl1 as sl
     >>> sl.get_num_threads() >= 1
     True
+
     """
     global _threads
     if _threads is None:
@@ -134,11 +136,11 @@ def _launched_layer() -> str:
         from numba import config
         from numba.np.ufunc import parallel
 
-        if str(config.THREADING_LAYER).lower() == "workqueue":
+        if str(config.THREADING_LAYER).lower() == "workqueue":  # type: ignore[attr-defined]
             return "workqueue"
         _load_tbb()
         try:
-            parallel._launch_threads()
+            parallel._launch_threads()  # type: ignore[no-untyped-call]
         except (ValueError, ImportError, AttributeError, OSError):
             return ""
     return _layer_name()
@@ -173,13 +175,6 @@ def run(
         _run_prange(kernel, parallel_kernel, arguments, tasks)
     else:
         _run_pool(kernel, arguments, tasks)
-
-
-def task_count(elements: int) -> int:
-    """Number of tasks that a call over so many elements should offer."""
-    if choose_runner(elements) == SERIAL:
-        return 1
-    return CHUNKS_PER_THREAD * get_num_threads()
 
 
 def _bounds(tasks: int, chunks: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -45,6 +45,7 @@ class Reduction(StrEnum):
     >>> from smoothl1 import Reduction
     >>> Reduction("mean") == "mean"
     True
+
     """
 
     NONE = "none"
@@ -294,9 +295,8 @@ def check_out(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any])
 
 def check_separate(out: Array | None, grad_out: Array | None) -> None:
     """Refuse two outputs that share memory."""
-    if out is not None and grad_out is not None and np.may_share_memory(out, grad_out):
-        if np.shares_memory(out, grad_out):
-            raise ValueError("out and grad_out must not share memory")
+    if out is not None and grad_out is not None and np.shares_memory(out, grad_out):
+        raise ValueError("out and grad_out must not share memory")
 
 
 def _overlaps_itself(array: Array) -> bool:
@@ -368,9 +368,7 @@ def _refuse_dtype(name: str, dtype: np.dtype[Any]) -> NoReturn:
         hint = "; select elements with where=, or convert with .astype(float)"
     elif dtype.kind == "f":
         hint = "; convert with .astype(np.float64) if its precision may be lost"
-    raise TypeError(
-        f"{name} has dtype {dtype}, allowed are {', '.join(FLOATS)} and integers{hint}"
-    )
+    raise TypeError(f"{name} has dtype {dtype}, allowed are {', '.join(FLOATS)} and integers{hint}")
 
 
 def _refuse_kind(name: str, value: Any) -> NoReturn:

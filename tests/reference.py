@@ -31,9 +31,7 @@ def rounded(value: Fraction, dtype) -> float:
     }[np.dtype(dtype).name]
     if value == 0:
         return 0.0
-    exponent = math.frexp(abs(value.numerator))[1] - math.frexp(value.denominator)[1] if (
-        abs(value.numerator) < 2**1000 and value.denominator < 2**1000
-    ) else abs(value.numerator).bit_length() - value.denominator.bit_length()
+    exponent = abs(value.numerator).bit_length() - value.denominator.bit_length()
     while Fraction(2) ** exponent > abs(value):
         exponent -= 1
     while Fraction(2) ** (exponent + 1) <= abs(value):
@@ -41,7 +39,7 @@ def rounded(value: Fraction, dtype) -> float:
     step = Fraction(2) ** (max(exponent, smallest) - bits + 1)
     number = round(value / step) * step
     if abs(number) >= Fraction(2) ** (largest + 1):
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
     return float(number)
 
 
@@ -97,8 +95,17 @@ class Reference:
     """All results of one call, in float64."""
 
     def __init__(
-        self, x, target, *, beta=1.0, reduction="mean", axis=None, keepdims=False,
-        weight=None, where=None, normalizer=None,
+        self,
+        x,
+        target,
+        *,
+        beta=1.0,
+        reduction="mean",
+        axis=None,
+        keepdims=False,
+        weight=None,
+        where=None,
+        normalizer=None,
     ):
         self.x_shape, self.target_shape = np.shape(x), np.shape(target)
         weight = 1.0 if weight is None else np.asarray(weight, np.float64)

@@ -1,0 +1,36 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+ROOT = Path(__file__).parent.parent
+
+settings.register_profile("reproducible", derandomize=True, deadline=None)
+settings.load_profile("reproducible")
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser()], pattern="README.md", path=str(ROOT)
+).pytest()
+
+
+@pytest.fixture
+def run_python():
+    """Run code in a fresh process with a time limit; return what it prints."""
+
+    def run(code, timeout=120, check=True, **environment):
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+            env={**os.environ, "PYTHONPATH": path, **environment},
+            capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, f"exit {done.returncode}\n{done.stderr}"
+        return done.stdout if check else done
+
+    return run

@@ -1,0 +1,93 @@
+"""The import table of the package, and that importing it does nothing."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import smoothl1
+
+PACKAGE = Path(smoothl1.__file__).parent
+
+# What each module may import from the package: when it is loaded, and later,
+# inside functions.
+ALLOWED = {
+    "__init__": {"functional", "module", "threads", "validate"},
+    "formula": set(),
+    "plan": set(),
+    "records": set(),
+    "threads": set(),
+    "jit": set(),
+    "validate": {"plan"},
+    "halves": {"jit"},
+    "gather": {"halves", "jit", "plan"},
+    "blocks": {"formula", "gather", "jit", "plan", "records"},
+    "sums": {"gather", "jit", "plan", "records"},
+    "kernels": {"blocks", "jit", "plan", "records", "sums"},
+    "launch": {"gather", "kernels", "plan", "records", "threads", "validate"},
+    "cpu": {"launch", "plan", "records", "validate"},
+    "backend": {"threads", "validate"},
+    "functional": {"backend", "validate"},
+    "module": {"functional", "validate"},
+}
+LATER = {"backend": {"cpu", "kernels"}}
+
+
+def imports(path):
+    """Modules of the package that a module imports: when loaded, and later."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        node
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+    }
+    found = {False: set(), True: set()}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names = [node.module] if node.module else [a.name for a in node.names]
+            found[node in inside].update(names)
+        elif isinstance(node, ast.Import):
+            assert not any(a.name.startswith("smoothl1") for a in node.names), path
+    return found[False], found[True]
+
+
+def test_the_table_names_every_module():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("module", ALLOWED)
+def test_imports(module):
+    loaded, later = imports(PACKAGE / f"{module}.py")
+    assert loaded <= ALLOWED[module]
+    assert later <= LATER.get(module, set())
+
+
+def test_all_is_what_is_public():
+    assert sorted(smoothl1.__all__) == smoothl1.__all__
+    for name in smoothl1.__all__:
+        assert getattr(smoothl1, name).__doc__
+
+
+def test_import_is_inert(run_python):
+    out = run_python(
+        """
+        import sys, threading
+        import smoothl1
+        heavy = {"numba", "llvmlite", "scipy", "torch", "jax", "dask", "ml_dtypes"}
+        print(heavy & {name.partition(".")[0] for name in sys.modules}, threading.active_count())
+        """
+    )
+    assert out.split() == ["set()", "1"]
+
+
+def test_only_the_compiled_modules_import_numba():
+    for path in PACKAGE.glob("*.py"):
+        roots = {
+            name.partition(".")[0]
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for name in [getattr(node, "module", None) or node.names[0].name]
+        }
+        compiled = {"blocks", "formula", "gather", "halves", "jit", "kernels", "sums"}
+        assert "numba" not in roots or path.stem in compiled, path
