@@ -8,7 +8,7 @@ Each reduction is brought to one form, (outer, rows, columns): the outputs are
 outer x columns, each sums ``rows`` elements, and ``columns`` is what lies
 innermost in memory and is kept (1 when the innermost axis is reduced).
 
-The sum of one output: its rows are cut into blocks of 64 * lanes; in a block,
+The sum of one output: its rows are cut into blocks of 16 * lanes; in a block,
 row ``r`` is added to lane ``r % lanes``; the lanes are folded by halving; the
 block sums are folded by a tree of neighbouring pairs.
 """
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-DEPTH = 64  # additions in one lane of a block
+DEPTH = 16  # additions in one lane of a block: 64 of them can be 31 ulps off
 LANES = 64  # float64 lanes: eight AVX-512 registers
 SPAN = 2048
 TILE = 1024  # columns of one tile

@@ -120,7 +120,7 @@ def add_groups(lanes, row, groups, rows, columns):
     """Sum the rows of each group; the sums end in the first lanes.
 
     Neighbours are paired while their number is even, level by level over all
-    groups at once; what is left is summed in order.
+    groups at once; what is left is summed in fours.
     """
     lane, spare = lanes[row, :SPAN], lanes[row, SPAN:]
     while rows % 2 == 0:
@@ -133,7 +133,7 @@ def add_groups(lanes, row, groups, rows, columns):
         for i in range(n):
             lane[i] = spare[i]
     if rows > 1:
-        _add_in_order(lane, groups, rows, columns)
+        _add_in_fours(lane, groups, rows, columns)
 
 
 @helper
@@ -152,14 +152,24 @@ def _pair_rows(lane, out, columns):
 
 
 @helper
-def _add_in_order(lane, groups, rows, columns):
+def _add_in_fours(lane, groups, rows, columns):
+    """Sum every fourth row, so that no sum is long and four run side by side."""
     rows, columns = np.uintp(rows), np.uintp(columns)
+    whole = rows // np.uintp(4) * np.uintp(4)
     for group in range(np.uintp(groups)):
         for column in range(columns):
-            total = 0.0
-            for i in range(rows):
-                total += lane[(group * rows + i) * columns + column]
-            lane[group * columns + column] = total
+            at = group * rows * columns + column
+            a = b = c = d = 0.0
+            for _ in range(whole // np.uintp(4)):
+                a += lane[at]
+                b += lane[at + columns]
+                c += lane[at + columns + columns]
+                d += lane[at + columns + columns + columns]
+                at += columns + columns + columns + columns
+            for _ in range(rows - whole):
+                a += lane[at]
+                at += columns
+            lane[group * columns + column] = (a + b) + (c + d)
 
 
 @by_type

