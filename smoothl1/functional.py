@@ -103,6 +103,7 @@ def smooth_l1_loss(
     """
     if (
         (kernels := backend.small_kernels(x, target)) is not None
+        and isinstance(reduction, str)
         and _DIVIDES.get(reduction) is not None
         and axis is None
         and weight is None
@@ -273,6 +274,7 @@ def smooth_l1_value_and_grad(
     """
     if (
         (kernels := backend.small_kernels(x, target)) is not None
+        and isinstance(reduction, str)
         and _DIVIDES.get(reduction) is not None
         and axis is None
         and weight is None

@@ -88,7 +88,10 @@ def test_layouts_and_float_types(layout, dtype):
 
 @pytest.mark.parametrize(
     ("x_shape", "target_shape"),
-    [((), (4, 3)), ((3,), (4, 3)), ((4, 1), (4, 3)), ((4, 1), (1, 3)), ((1,), ()), ((2, 1, 3), (4, 1)), ((0, 3), (1, 3)), ((1, 3), (0, 1))],
+    [
+        ((), (4, 3)), ((3,), (4, 3)), ((4, 1), (4, 3)), ((4, 1), (1, 3)), ((1,), ()),
+        ((2, 1, 3), (4, 1)), ((0, 3), (1, 3)), ((1, 3), (0, 1)),
+    ],
 )  # fmt: skip
 @pytest.mark.parametrize("axis", [None, 0, -1])
 def test_broadcasting(x_shape, target_shape, axis):
@@ -147,7 +150,7 @@ def test_promotion(dtypes, result):
     check_all(x, target, result, beta=2.5, reduction="none")
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])  # fmt: skip
+@pytest.mark.parametrize("dtype", [f"{sign}int{n}" for sign in ("", "u") for n in (8, 16, 32, 64)])
 def test_integers_are_converted_before_they_are_subtracted(dtype):
     info = np.iinfo(dtype)
     x, target = np.array([0, info.min, 5], dtype), np.array([1, info.max, 3], dtype)

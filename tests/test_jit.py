@@ -1,0 +1,114 @@
+"""The cache of compiled kernels can only miss."""
+
+import hashlib
+import os
+
+import pytest
+
+CODE = """
+import time, sys, warnings
+import numpy as np
+import smoothl1 as sl
+x = np.arange(10.0)
+print(float(sl.smooth_l1_loss(x, x[::-1].copy(), beta=2.5)))
+from smoothl1 import kernels
+print(sum(kernels.total_loss._cache_hits.values()))
+"""
+VALUE = "3.84"
+
+
+@pytest.fixture
+def filled(run_python, tmp_path):
+    """A folder with one cached kernel."""
+    folder = tmp_path / "cache"
+    assert run_python(CODE, SMOOTHL1_CACHE_DIR=str(folder)).split() == [VALUE, "0"]
+    return folder
+
+
+def kernel_files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_the_second_process_loads_what_the_first_compiled(run_python, filled):
+    assert len(kernel_files(filled)) == 1
+    assert run_python(CODE, SMOOTHL1_CACHE_DIR=str(filled)).split() == [VALUE, "1"]
+
+
+def test_it_can_be_turned_off(run_python, tmp_path):
+    environment = {"SMOOTHL1_CACHE": "0", "SMOOTHL1_CACHE_DIR": str(tmp_path)}
+    assert run_python(CODE, **environment).split() == [VALUE, "0"]
+    assert kernel_files(tmp_path) == []
+
+
+EMPTY = b"\x80\x04N."  # the pickle of None
+
+DAMAGE = {
+    "truncated": lambda blob: blob[: len(blob) // 2],
+    "empty": lambda blob: b"",
+    "garbage": lambda blob: os.urandom(5000),
+    "bit flipped": lambda blob: blob[:3000] + bytes([blob[3000] ^ 1]) + blob[3001:],
+    "another pickle": lambda blob: hashlib.sha256(EMPTY).digest() + EMPTY,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_a_miss_and_heals(run_python, filled, damage):
+    (path,) = kernel_files(filled)
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    assert run_python(CODE, SMOOTHL1_CACHE_DIR=str(filled)).split() == [VALUE, "0"]
+    assert run_python(CODE, SMOOTHL1_CACHE_DIR=str(filled)).split() == [VALUE, "1"]
+
+
+def test_code_of_another_signature_is_a_miss(run_python, filled):
+    other = CODE.replace("np.arange(10.0)", "np.arange(10.0, dtype=np.float32)")
+    (path,) = kernel_files(filled)
+    run_python(other, SMOOTHL1_CACHE_DIR=str(filled))
+    (second,) = set(kernel_files(filled)) - {path}
+    a, b = path.read_bytes(), second.read_bytes()
+    path.write_bytes(b)
+    second.write_bytes(a)
+    assert run_python(CODE, SMOOTHL1_CACHE_DIR=str(filled)).split() == [VALUE, "0"]
+    value, hits = run_python(other, SMOOTHL1_CACHE_DIR=str(filled)).split()
+    assert float(value) == pytest.approx(3.84, rel=1e-7)
+    assert hits == "0"
+
+
+def test_a_folder_that_others_can_write_is_refused_with_a_warning(run_python, filled):
+    (path,) = kernel_files(filled)
+    path.parent.chmod(0o777)
+    done = run_python(
+        CODE.replace("import numpy", "warnings.simplefilter('always'); import numpy"),
+        check=False, SMOOTHL1_CACHE_DIR=str(filled),
+    )  # fmt: skip
+    assert done.stdout.split() == [VALUE, "0"]
+    assert done.stderr.count("can be written by another user") == 1
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "file"])
+def test_no_place_to_write_is_no_error(run_python, tmp_path, place):
+    (tmp_path / "file").write_text("in the way")
+    folder = place if place.startswith("/") else str(tmp_path / place)
+    assert run_python(CODE, SMOOTHL1_CACHE_DIR=folder).split() == [VALUE, "0"]
+
+
+def test_a_full_disk_is_no_error(run_python, tmp_path):
+    full = """
+import errno, os
+def refuse(*args):
+    raise OSError(errno.ENOSPC, "No space left on device")
+os.replace = refuse
+"""
+    assert run_python(full + CODE, SMOOTHL1_CACHE_DIR=str(tmp_path)).split() == [VALUE, "0"]
+    assert kernel_files(tmp_path) == []
+
+
+def test_no_home_is_no_error(run_python):
+    environment = {"HOME": "/nowhere", "XDG_CACHE_HOME": "", "SMOOTHL1_CACHE_DIR": ""}
+    assert run_python(CODE, **environment).split()[0] == VALUE
+
+
+def test_another_processor_has_its_own_files(run_python, filled):
+    environment = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    out = run_python(CODE, SMOOTHL1_CACHE_DIR=str(filled), **environment)
+    assert out.split() == [VALUE, "0"]
+    assert len(kernel_files(filled)) == 2

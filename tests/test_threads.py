@@ -1,0 +1,198 @@
+"""Runners: same bits, and no way to end or hang a process."""
+
+import pytest
+
+import smoothl1 as sl
+
+SETUP = """
+import os, signal, sys, threading, warnings
+import numpy as np
+import smoothl1 as sl
+from smoothl1 import threads
+
+sl.set_num_threads(2)
+x = np.random.default_rng(0).normal(size=2_000_000)
+
+def loss():
+    return sl.smooth_l1_loss(x, 0.25, beta=0.3)
+
+def serial():
+    sl.set_num_threads(1)
+    value = loss()
+    sl.set_num_threads(2)
+    return value
+"""
+
+
+def test_set_num_threads():
+    before = sl.get_num_threads()
+    sl.set_num_threads(3)
+    assert sl.get_num_threads() == 3
+    sl.set_num_threads(before)
+    for bad, error in ((0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)):
+        with pytest.raises(error, match="n must be"):
+            sl.set_num_threads(bad)
+    assert sl.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("layer", "runner"),
+    [("default", None), ("omp", "prange"), ("workqueue", "pool"), ("nonsense", "pool")],
+)
+def test_runner_of_each_layer(run_python, layer, runner):
+    code = """
+    print(threads.choose_runner(10), threads.choose_runner(x.size), loss() == serial())
+    """
+    out = run_python(SETUP + "\n" + _flush_left(code), NUMBA_THREADING_LAYER=layer)
+    small, large, same = out.split()
+    assert (small, same) == ("serial", "True")
+    assert large == runner or runner is None
+
+
+@pytest.mark.parametrize("layer", ["default", "omp", "workqueue"])
+def test_many_threads_call_at_once(run_python, layer):
+    code = """
+    wanted, wrong = serial(), []
+    def work():
+        for _ in range(20):
+            if loss() != wanted:
+                wrong.append(1)
+    team = [threading.Thread(target=work) for _ in range(8)]
+    for t in team: t.start()
+    for _ in range(10): assert loss() == wanted
+    for t in team: t.join()
+    print(wrong)
+    """
+    assert _run(run_python, code, NUMBA_THREADING_LAYER=layer) == "[]"
+
+
+@pytest.mark.parametrize("layer", ["default", "omp", "workqueue"])
+@pytest.mark.parametrize("used", [True, False])
+def test_fork(run_python, layer, used):
+    code = f"""
+    wanted = loss() if {used} else None
+    pid = os.fork()
+    if pid == 0:
+        value = loss()
+        grandchild = os.fork()
+        if grandchild == 0:
+            os._exit(0 if loss() == value == serial() else 1)
+        status = os.waitpid(grandchild, 0)[1]
+        safe = threads._layer_name() == "tbb" or threads.choose_runner(x.size) == "pool"
+        os._exit(0 if status == 0 and safe else 1)
+    status = os.waitpid(pid, 0)[1]
+    print(os.waitstatus_to_exitcode(status), wanted in (None, loss()))
+    """
+    assert _run(run_python, code, NUMBA_THREADING_LAYER=layer) == "0 True"
+
+
+def test_fork_while_threads_compute_and_compile(run_python):
+    code = """
+    wanted = serial()
+    stop = False
+    def work():
+        while not stop: loss()
+    def compile_more():
+        for k in range(3):
+            sl.smooth_l1_grad(x[:10], x[:10], weight=x[:10], axis=0, reduction="mean", beta=x[:10])
+            sl.smooth_l1_hess(x[:9].reshape(3, 3), x[:9:].reshape(3, 3), axis=k % 2)
+    team = [threading.Thread(target=f) for f in (work, work, compile_more)]
+    for t in team: t.start()
+    codes = []
+    for _ in range(5):
+        pid = os.fork()
+        if pid == 0: os._exit(0 if loss() == wanted else 1)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    stop = True
+    for t in team: t.join()
+    print(codes)
+    """
+    assert _run(run_python, code, quiet=True) == "[0, 0, 0, 0, 0]"
+
+
+def test_multiprocessing_by_fork_after_use(run_python):
+    code = """
+    import multiprocessing
+    wanted = loss()
+    def work(_): return loss()
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(set(pool.map(work, range(6))) == {wanted})
+    """
+    assert _run(run_python, code, quiet=True) == "True"
+
+
+def test_calls_from_a_signal_handler(run_python):
+    code = """
+    wanted, seen = serial(), []
+    threads.choose_runner = lambda elements: "pool" if elements > 10 else "serial"
+    signal.signal(signal.SIGALRM, lambda *_: seen.append(loss()))
+    signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+    for _ in range(100): assert loss() == wanted
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    print(len(seen) > 0, set(seen) == {wanted})
+    """
+    assert _run(run_python, code) == "True True"
+
+
+def test_undone_work_of_a_parallel_loop_is_noticed_and_done(run_python):
+    code = """
+    from smoothl1 import kernels
+    wanted = serial()
+    threads.choose_runner = lambda elements: "prange"
+    kernels.reduce_flat_parallel = lambda *args: None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        value = loss()
+    print(value == wanted, [w.category.__name__ for w in caught])
+    """
+    assert _run(run_python, code) == "True ['RuntimeWarning']"
+
+
+def test_errors_in_the_pool_reach_the_caller():
+    from smoothl1 import threads
+
+    def fail(first, last):
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        threads._run_pool(fail, (), 4)
+
+
+def test_daemon_threads_at_exit(run_python):
+    code = """
+    def work():
+        while True: loss()
+    for _ in range(2): threading.Thread(target=work, daemon=True).start()
+    loss()
+    print("end")
+    """
+    assert _run(run_python, code) == "end"
+
+
+def test_no_setting_of_numba_or_the_process_changes(run_python):
+    code = """
+    import numba, locale
+    def state():
+        config = {k: v for k, v in vars(numba.config).items() if k.isupper()}
+        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+        return (
+            repr(config), handlers, list(warnings.filters), np.geterr(), locale.getlocale(),
+            numba.get_num_threads(),
+        )
+    before = state()
+    loss()
+    sl.smooth_l1_value_and_grad(x, 0.25, beta=0.3)
+    print(state() == before)
+    """
+    assert _run(run_python, code) == "True"
+
+
+def _flush_left(code):
+    import textwrap
+
+    return textwrap.dedent(code)
+
+
+def _run(run_python, code, quiet=False, **environment):
+    prefix = "import warnings; warnings.filterwarnings('ignore')\n" if quiet else ""
+    return run_python(prefix + SETUP + _flush_left(code), **environment).strip()

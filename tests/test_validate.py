@@ -1,0 +1,173 @@
+"""Every error of the contract: its type, its words, and that nothing was touched."""
+
+import numpy as np
+import pytest
+
+import smoothl1 as sl
+
+X = np.arange(6.0).reshape(2, 3)
+T = np.ones((2, 3))
+ALL = (sl.smooth_l1_loss, sl.smooth_l1_grad, sl.smooth_l1_value_and_grad, sl.smooth_l1_hess)
+
+
+class Foreign:
+    """An array of a kind that nobody knows."""
+
+    __module__ = "torch.fake"
+
+    def __array__(self, dtype=None, copy=None):
+        raise AssertionError("must not be converted")
+
+
+BAD = [
+    ({"beta": -1.0}, ValueError, "beta must be finite and at least 0, got -1.0"),
+    ({"beta": np.nan}, ValueError, "beta must be finite and at least 0, got nan"),
+    ({"beta": np.inf}, ValueError, "beta must be finite and at least 0, got inf"),
+    ({"beta": 10**400}, ValueError, "beta is too large for a float64"),
+    ({"beta": True}, TypeError, "beta must be a number or an array of numbers, got a boolean"),
+    ({"beta": "1"}, TypeError, "beta must be a numpy.ndarray, a list or a number, got str"),
+    ({"beta": 1j}, TypeError, "beta must be .* got complex"),
+    ({"beta": [1.0, -2.0, 0.5]}, ValueError, "every beta must be finite and at least 0, .*-2.0"),
+    ({"beta": [1.0, np.nan, 0.5]}, ValueError, "every beta must be finite and at least 0"),
+    ({"beta": [1.0, 2.0]}, ValueError, r"do not broadcast .* x \(2, 3\), .* beta \(2,\)"),
+    ({"reduction": "average"}, ValueError, "reduction must be one of 'none', .* got 'average'"),
+    ({"reduction": 3}, ValueError, "reduction must be one of .* got 3"),
+    ({"reduction": None}, ValueError, "reduction must be one of .* got None"),
+    ({"reduction": ["mean"]}, ValueError, "reduction must be one of .* got"),
+    ({"axis": 2}, np.exceptions.AxisError, "axis 2 is out of bounds: .* 2 dimension"),
+    ({"axis": -3}, np.exceptions.AxisError, "axis -3 is out of bounds"),
+    ({"axis": (0, 0)}, ValueError, r"axis must not name an axis twice, got \(0, 0\)"),
+    ({"axis": (0, -2)}, ValueError, "axis must not name an axis twice"),
+    ({"axis": 1.0}, TypeError, "axis must be None, an integer or a tuple of integers, got 1.0"),
+    ({"axis": True}, TypeError, "axis must be None, an integer or a tuple"),
+    ({"axis": 0, "reduction": "none"}, ValueError, "axis must be None with reduction='none'"),
+    ({"keepdims": 1}, TypeError, "keepdims must be True or False, got 1"),
+    ({"normalizer": 2.0, "reduction": "sum"}, ValueError, "normalizer goes only with .*'sum'"),
+    ({"normalizer": 2.0, "reduction": "none"}, ValueError, "normalizer goes only with .*'none'"),
+    ({"normalizer": 0.0}, ValueError, "normalizer must be finite and above 0, got 0.0"),
+    ({"normalizer": np.nan}, ValueError, "normalizer must be finite and above 0, got nan"),
+    ({"normalizer": [2.0]}, TypeError, "normalizer must be a real number, got list"),
+    ({"weight": np.ones((4,))}, ValueError, r"do not broadcast .* weight \(4,\)"),
+    ({"weight": T > 0}, TypeError, "weight has dtype bool, .*select elements with where="),
+    ({"weight": "w"}, TypeError, "weight must be .* got str"),
+    ({"where": T}, TypeError, "where must be boolean, got dtype float64"),
+    ({"where": 1}, TypeError, "where must be .* got int"),
+    ({"where": np.ones(4, bool)}, ValueError, r"do not broadcast .* where \(4,\)"),
+    ({"dtype": "int64"}, TypeError, "dtype must be one of float64, .* got 'int64'"),
+    ({"dtype": np.longdouble}, TypeError, "dtype must be one of float64"),
+    ({"dtype": ">f4"}, TypeError, "dtype must be one of float64"),
+    ({"dtype": "nonsense"}, TypeError, "dtype must be one of float64, .* got 'nonsense'"),
+    ({"out": [1.0]}, TypeError, "out must be a numpy.ndarray like the operands, got list"),
+]
+
+
+@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize(("options", "error", "message"), BAD)
+def test_bad_options(function, options, error, message):
+    with pytest.raises(error, match=message):
+        function(X, T, **options)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (None, TypeError, "must hold real numbers, got None"),
+        (True, TypeError, "must hold real numbers, got True"),
+        ("a", TypeError, "must be a numpy.ndarray, a list or a number, got str"),
+        (1j, TypeError, "got complex"),
+        (X > 1, TypeError, "has dtype bool, .*where="),
+        (X.astype(complex), TypeError, "has dtype complex128"),
+        (X.astype(object), TypeError, "has dtype object"),
+        (X.astype("U"), TypeError, "has dtype <U"),
+        (X.astype(np.longdouble), TypeError, r"has dtype .* allowed are .*astype\(np.float64\)"),
+        (X.astype("M8[s]"), TypeError, "has dtype datetime64"),
+        ([[1.0], [1.0, 2.0]], ValueError, "is not a rectangular list"),
+        ([True], TypeError, "has dtype bool"),
+        (np.ma.masked_array(X), TypeError, r"numpy.ma.*filled\(0\) and where=~np.ma.getmaskarray"),
+        (Foreign(), TypeError, r"torch.fake.Foreign; pass .*detach\(\).cpu\(\).numpy\(\)"),
+        ({1.0}, TypeError, r"got set; pass np.asarray"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x", "target", "weight"])
+def test_bad_operands(value, error, message, name):
+    operands = {"x": X, "target": T, name: value}
+    if name == "weight" and value is None:
+        return
+    with pytest.raises(error, match=f"^{name} .*{message}"):
+        sl.smooth_l1_loss(**operands)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_matrices_are_refused_with_the_remedy():
+    with pytest.raises(TypeError, match=r"x must be .*matrix; pass np.asarray\(x\)"):
+        sl.smooth_l1_loss(np.asmatrix(X), T)
+
+
+def test_scipy_sparse_is_refused_with_the_remedy():
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(TypeError, match=r"x must be .*scipy.sparse.*; pass x.toarray\(\)"):
+        sl.smooth_l1_loss(sparse.csr_array(X), T)
+
+
+def test_both_shapes_are_named():
+    with pytest.raises(ValueError, match=r"x \(2, 3\), target \(3, 2\)"):
+        sl.smooth_l1_loss(X, T.T)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        (np.full((2, 3), 7.0), ValueError, r"shape of the result \(3,\), got \(2, 3\)"),
+        (np.full(3, 7, "f4"), TypeError, "dtype of the result float64, got float32"),
+        (np.full(3, 7, ">f8"), TypeError, "dtype of the result float64, got >f8"),
+        (np.broadcast_to(np.full(1, 7.0), (3,)), ValueError, "must be writable"),
+    ],
+)
+def test_bad_out_is_untouched(out, error, message):
+    before = out.copy()
+    with pytest.raises(error, match=message):
+        sl.smooth_l1_loss(X, T, axis=0, out=out)
+    np.testing.assert_array_equal(out, before)
+
+
+def test_out_that_overlaps_itself():
+    room = np.full(4, 7.0)
+    out = np.lib.stride_tricks.as_strided(room, (2, 3), (8, 8))
+    with pytest.raises(ValueError, match="must not overlap itself"):
+        sl.smooth_l1_grad(X, T, out=out)
+    assert room.tolist() == [7.0] * 4
+
+
+def test_outputs_that_share_memory():
+    room = np.full((2, 3), 7.0)
+    with pytest.raises(ValueError, match="out and grad_out must not share memory"):
+        sl.smooth_l1_value_and_grad(X, T, reduction="none", out=room, grad_out=room[::-1])
+    assert (room == 7).all()
+
+
+@pytest.mark.parametrize("options", [{"beta": -1.0}, {"axis": 5}, {"weight": np.ones(7)}])
+def test_out_is_untouched_by_every_error(options):
+    room = np.full((2, 3), 7.0)
+    with pytest.raises(ValueError, match=r"beta|axis|weight"):
+        sl.smooth_l1_grad(X, T, out=room, **options)
+    with pytest.raises(ValueError, match="wrt must be 'x' or 'target', got 'y'"):
+        sl.smooth_l1_grad(X, T, out=room, wrt="y")
+    with pytest.raises(ValueError, match=r"grad_output must broadcast to .*shape"):
+        sl.smooth_l1_grad(X, T, out=room, grad_output=np.ones(3))
+    with pytest.raises(TypeError, match="grad_output has dtype complex128"):
+        sl.smooth_l1_grad(X, T, out=room, grad_output=np.ones(3) * 1j, axis=0)
+    assert (room == 7).all()
+
+
+def test_huber_names_delta():
+    with pytest.raises(ValueError, match="delta must be finite and at least 0, got -1"):
+        sl.huber_loss(X, T, delta=-1)
+    with pytest.raises(TypeError, match="takes delta, not beta"):
+        sl.huber_loss(X, T, beta=1.0)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        sl.huber_loss(X, T, wrt="x")
+
+
+def test_arguments_after_the_arrays_are_keywords():
+    with pytest.raises(TypeError, match="positional"):
+        sl.smooth_l1_loss(X, T, 1.0)
