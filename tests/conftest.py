@@ -6,17 +6,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
 
 ROOT = Path(__file__).parent.parent
 
 settings.register_profile("reproducible", derandomize=True, deadline=None)
 settings.load_profile("reproducible")
-
-pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser()], pattern="README.md", path=str(ROOT)
-).pytest()
 
 
 @pytest.fixture

@@ -1,0 +1,36 @@
+"""What the README and the example say is what happens."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_tour_runs():
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+
+
+def test_the_first_lines_of_shell_are_the_two_commands():
+    (block,) = re.findall(r"^```shell\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    main, test = block.splitlines()
+    assert main.endswith("docs/examples/robust_line.py")
+    assert test.endswith("-m pytest")
+
+
+def test_the_example_fits_a_robust_line(run_python):
+    out = run_python(
+        f"import runpy; runpy.run_path({str(ROOT / 'docs/examples/robust_line.py')!r}, "
+        "run_name='__main__')"
+    )
+    rows = {line[:16].strip(): line[16:].split() for line in out.splitlines()}
+    for name, wanted in {
+        "least squares": (-260.059, 5.04148),
+        "smooth L1": (-102.530, 2.03960),
+    }.items():
+        for got, value in zip(map(float, rows[name]), wanted, strict=True):
+            assert abs(got / value - 1) < 1e-5
