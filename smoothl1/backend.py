@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from .problem import Problem
 from .threads import WORTH_A_THREAD
-from .validate import Problem
 
 SMALL = 2 * WORTH_A_THREAD  # elements below which one thread does the work
 FLAT = 0x101  # flags of an array that is C-contiguous and aligned

@@ -16,8 +16,9 @@ import numpy as np
 
 from .launch import LOSS, SLOPE, WEIGHT, Terms, run_map, run_sums
 from .plan import Plan
+from .problem import Problem
 from .records import Outputs, Sums
-from .validate import Array, Problem, Reduction
+from .validate import Array, Reduction
 
 
 def loss(problem: Problem, out: Array | None = None, huber: bool = False) -> Array:

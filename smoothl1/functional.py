@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from . import backend
+from .problem import Problem, check
 from .validate import (
     Array,
-    Problem,
     Reduction,
-    check,
     check_grad_output,
     check_out,
     check_separate,

@@ -16,8 +16,9 @@ import numpy as np
 from . import kernels, threads
 from .gather import ABSENT, describe_input, describe_output
 from .plan import SPAN, Plan, coalesce, units
+from .problem import Problem
 from .records import Geometry, Operands, Outputs, Sums
-from .validate import Array, Problem, broadcast, dtype_name
+from .validate import Array, broadcast, dtype_name
 
 LOSS, WEIGHT, SLOPE = range(3)
 FEW = 1 << 14  # sums: their partial sums take at most 1 MiB

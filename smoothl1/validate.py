@@ -1,4 +1,4 @@
-"""Every check of what a caller passes, and every message about it.
+"""Every check of one argument, and every message about it.
 
 All of it happens before any work: a call either raises here, with its outputs
 untouched, or runs to its end.
@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
-
-from .plan import Plan, make_plan, memory_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -54,100 +51,6 @@ class Reduction(StrEnum):
     AUTO = "auto"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Problem:
-    """Checked arguments; arrays are views of one broadcast shape."""
-
-    x: Array
-    target: Array
-    beta: float | Array
-    weight: Array | None
-    where: Array | None
-    reduction: Reduction
-    axes: tuple[int, ...]
-    keepdims: bool
-    normalizer: float | None
-    dtype: np.dtype[Any]
-    rounding: str
-    x_shape: tuple[int, ...]
-    target_shape: tuple[int, ...]
-    memory: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Broadcast shape of all operands."""
-        return self.x.shape
-
-    def plan(self, axes: tuple[int, ...] | None = None, keepdims: bool | None = None) -> Plan:
-        """Plan of the reduction, or of one over other axes."""
-        return make_plan(
-            self.shape,
-            self.axes if axes is None else axes,
-            self.keepdims if keepdims is None else keepdims,
-            self.memory,
-        )
-
-    def result_shape(self) -> tuple[int, ...]:
-        """Shape of the loss."""
-        return self.plan().result_shape
-
-    def swapped(self) -> Problem:
-        """Exchange x and target, which turns the sign of the gradient."""
-        return replace(
-            self,
-            x=self.target,
-            target=self.x,
-            x_shape=self.target_shape,
-            target_shape=self.x_shape,
-        )
-
-
-def check(
-    x: Any,
-    target: Any,
-    *,
-    beta: Any = 1.0,
-    reduction: Any = "mean",
-    axis: Any = None,
-    keepdims: Any = False,
-    weight: Any = None,
-    where: Any = None,
-    normalizer: Any = None,
-    dtype: Any = None,
-    beta_name: str = "beta",
-) -> Problem:
-    """Check the arguments that all functions share."""
-    kind = check_reduction(reduction)
-    given = {"x": _numbers("x", x), "target": _numbers("target", target)}
-    if weight is not None:
-        given["weight"] = _numbers("weight", weight)
-    rounding = _promote(given)
-    arrays = {name: _settle(value, rounding) for name, value in given.items()}
-    threshold = check_beta(beta, beta_name)
-    if not isinstance(threshold, float):
-        arrays[beta_name] = threshold
-    if where is not None:
-        arrays["where"] = _booleans(where)
-    shape = broadcast_shape({name: array.shape for name, array in arrays.items()})
-    views = {name: broadcast(array, shape) for name, array in arrays.items()}
-    return Problem(
-        x=views["x"],
-        target=views["target"],
-        beta=views.get(beta_name, threshold),
-        weight=views.get("weight"),
-        where=views.get("where"),
-        reduction=kind,
-        axes=check_axis(axis, len(shape), kind),
-        keepdims=_flag("keepdims", keepdims),
-        normalizer=check_normalizer(normalizer, kind),
-        dtype=check_dtype(dtype, rounding),
-        rounding=rounding,
-        x_shape=arrays["x"].shape,
-        target_shape=arrays["target"].shape,
-        memory=memory_order(shape, views["x"].strides),
-    )
-
-
 def check_reduction(reduction: Any) -> Reduction:
     """Return the reduction, "auto" resolved to "mean"."""
     try:
@@ -167,7 +70,7 @@ def check_beta(beta: Any, name: str = "beta") -> float | Array:
         if not (0.0 <= value < math.inf):
             raise ValueError(f"{name} must be finite and at least 0, got {beta!r}")
         return value
-    array = _settle(_numbers(name, beta), "float64")
+    array = settle(numbers(name, beta), "float64")
     if array.ndim == 0:
         return check_beta(array[()], name)
     if array.size and not (array.min() >= 0 and array.max() < np.inf):
@@ -265,7 +168,7 @@ def check_grad_output(grad_output: Any, shape: tuple[int, ...]) -> Array | None:
     """Return the factor of the gradient, as a view of the shape of the result."""
     if grad_output is None:
         return None
-    array = _settle(_numbers("grad_output", grad_output), "float64")
+    array = settle(numbers("grad_output", grad_output), "float64")
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
@@ -336,7 +239,7 @@ def _is_plain(kind: type) -> bool:
     return kind is np.ndarray or kind is np.memmap
 
 
-def _numbers(name: str, value: Any) -> Array | float:
+def numbers(name: str, value: Any) -> Array | float:
     """Return real numbers as an array; a Python number, which is weak, as a float."""
     if _is_plain(type(value)):
         array = value
@@ -387,7 +290,8 @@ def _refuse_kind(name: str, value: Any) -> NoReturn:
     )
 
 
-def _booleans(where: Any) -> Array:
+def booleans(where: Any) -> Array:
+    """Return a selection as an array of booleans."""
     if not (_is_plain(type(where)) or isinstance(where, (bool, np.generic, list, tuple))):
         _refuse_kind("where", where)
     array = _from_sequence("where", where) if isinstance(where, (list, tuple)) else where
@@ -397,16 +301,7 @@ def _booleans(where: Any) -> Array:
     return array
 
 
-def _promote(given: dict[str, Array | float]) -> str:
-    """Name of the floating type of the result; Python numbers have no say."""
-    dtypes = (dtype_name(value.dtype) for value in given.values() if not isinstance(value, float))
-    names = {name for name in dtypes if name in FLOATS}
-    if not names or "float64" in names:
-        return "float64"
-    return names.pop() if len(names) == 1 else "float32"
-
-
-def _settle(value: Array | float, rounding: str) -> Array:
+def settle(value: Array | float, rounding: str) -> Array:
     """Give a Python number the floating type of the result."""
     if not isinstance(value, float):
         return value
@@ -421,7 +316,8 @@ def _as_float(name: str, value: Any) -> float:
         raise ValueError(f"{name} is too large for a float64, got {value!r}") from None
 
 
-def _flag(name: str, value: Any) -> bool:
+def check_flag(name: str, value: Any) -> bool:
+    """Return a boolean as Python's."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
