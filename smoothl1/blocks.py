@@ -24,7 +24,7 @@ SMALLEST_OF_NARROW = 1e-300  # below any residual of a narrow type, with a finit
 
 @helper
 def accumulate(
-    x, target, beta, betas, weight, where, factor, divisor, huber, curvature, narrow,
+    x, target, beta, betas, weight, where, factor, divisors, divisor, huber, curvature, narrow,
     loss_out, slope_out, loss_sum, weight_sum, slope_sum, start, n, width,
 ):  # fmt: skip
     """Take elements start .. start + n through the formula, the i-th to lane i % width."""
@@ -51,16 +51,19 @@ def accumulate(
                 slope = formula.narrow_grad(clipped, inverse)
             else:
                 slope = formula.narrow_grad(clipped, 1.0 / positive)
-            loss = formula.loss(residual, clipped, slope)
+            if huber is None:
+                loss = formula.loss(residual, clipped, slope)
+            else:
+                loss = formula.loss(residual, clipped, formula.clip(residual, threshold))
             share = 1.0
-            if huber is not None:
-                loss *= threshold
             if weight is not None:
                 share = np.float64(weight[i])
                 loss *= share
                 slope *= share
             if factor is not None:
                 slope *= factor[i]
+            if divisors is not None:
+                slope /= divisors[i]
             if narrow is not None:
                 slope *= share_of_one
             elif divisor is not None:
@@ -92,7 +95,7 @@ def process(o, outputs, sums, start, n, width, buffers):
 
     def process_contiguous(o, outputs, sums, start, n, width, buffers):
         accumulate(
-            o.x, o.target, o.beta, o.betas, o.weight, o.where, o.factor, o.divisor,
+            o.x, o.target, o.beta, o.betas, o.weight, o.where, o.factor, o.divisors, o.divisor,
             o.huber, o.curvature, o.narrow, outputs.loss, outputs.slope,
             sums.loss, sums.weight, sums.slope, start, n, width,
         )  # fmt: skip
@@ -127,10 +130,11 @@ def _process_described(o, outputs, sums, start, n, width, buffers):
     weight = _gather_run(o.weight, start, runs[3, :n], raw)
     where = _gather_run(o.where, start, runs[4, :n], raw)
     factor = _gather_run(o.factor, start, runs[5, :n], raw)
-    loss = _buffer(outputs.loss, runs[6, :n])
-    slope = _buffer(outputs.slope, runs[7, :n])
+    divisors = _gather_run(o.divisors, start, runs[6, :n], raw)
+    loss = _buffer(outputs.loss, runs[7, :n])
+    slope = _buffer(outputs.slope, runs[8, :n])
     accumulate(
-        x, target, o.beta, betas, weight, where, factor, o.divisor, o.huber, o.curvature,
+        x, target, o.beta, betas, weight, where, factor, divisors, o.divisor, o.huber, o.curvature,
         o.narrow, loss, slope, sums.loss, sums.weight, sums.slope, 0, n, width,
     )  # fmt: skip
     _flush(outputs.loss, start, loss, raw)
@@ -142,15 +146,15 @@ def new_buffers(o, outputs, results):
     """Room for one run of every operand and output, if any is described."""
     if any(_is_description(kind) for kind in (*o, *outputs, results)):
         return lambda o, outputs, results: _filled_buffers(o.beta)
-    return lambda o, outputs, results: Buffers(np.empty((8, 0)), np.empty(0, np.uint8))
+    return lambda o, outputs, results: Buffers(np.empty((9, 0)), np.empty(0, np.uint8))
 
 
 @helper
 def _filled_buffers(beta):
     """Buffers that hold what an absent operand stands for: beta, or ones."""
-    runs = np.empty((8, SPAN))
+    runs = np.empty((9, SPAN))
     for i in range(SPAN):
         runs[2, i] = beta
-        for row in range(3, 6):
+        for row in range(3, 7):
             runs[row, i] = 1.0
     return Buffers(runs, np.empty(SPAN * 8, np.uint8))

@@ -18,7 +18,7 @@ from .launch import LOSS, SLOPE, WEIGHT, Terms, run_map, run_sums
 from .plan import Plan
 from .problem import Problem
 from .records import Outputs, Sums
-from .validate import Array, Reduction
+from .validate import Array, Reduction, broadcast, round_once, share_memory
 
 
 def loss(problem: Problem, out: Array | None = None, huber: bool = False) -> Array:
@@ -40,7 +40,7 @@ def slope(
     terms = Terms.of(problem, curvature=True if curvature else None)
     _scale(problem, terms, _denominator(problem), grad_output)
     summed = _broadcast_axes(problem)
-    target = _Target(out, problem.x_shape, problem, elementwise=not summed)
+    target = _Target(out, problem.x_shape, problem, elementwise=not summed, also=terms.factor)
     if not summed:
         run_map(problem, terms, Outputs(slope=target.full()))
         return target.finish()
@@ -63,16 +63,19 @@ def value_and_grad(
         problem = problem.swapped()
     summed = _broadcast_axes(problem)
     if summed and summed != _live_axes(problem):
-        return loss(problem, out), slope(problem, "x", None, grad_out, False)
+        value = loss(problem, None if out is not None and _overlaps(out, problem, False) else out)
+        grad = slope(problem, "x", None, grad_out, False)
+        return _copied(value, out), grad
     terms = Terms.of(problem)
-    grad = _Target(grad_out, problem.x_shape, problem, elementwise=not summed)
-    outputs = Outputs() if summed else Outputs(slope=grad.full())
+    grads = _Target(grad_out, problem.x_shape, problem, elementwise=not summed)
+    outputs = Outputs() if summed else Outputs(slope=grads.full())
     if problem.reduction is Reduction.NONE:
         target = _Target(out, problem.shape, problem, elementwise=True)
         run_map(problem, terms, outputs._replace(loss=target.array))
-        return target.finish(), grad.finish()
+        return target.finish(), grads.finish()
     _scale(problem, terms, _denominator(problem), None)
-    return _reduced_loss(problem, terms, out, outputs, grad if summed else None), grad.finish()
+    value = _reduced_loss(problem, terms, out, outputs, grads if summed else None)
+    return value, grads.finish()
 
 
 def _reduced_loss(
@@ -121,7 +124,7 @@ def _denominator(problem: Problem) -> Array | float | None:
     sums = run_sums(problem, plan, terms, Sums(weight=True), None, {WEIGHT: weights})
     if sums is not None:
         _assign(weights, sums[WEIGHT], plan)
-    return weights
+    return weights if weights.size != 1 else float(weights.reshape(())[()])
 
 
 def _scale(
@@ -131,17 +134,12 @@ def _scale(
     grad_output: Array | None,
 ) -> None:
     """Let the slope of each element carry the derivative of the reduction."""
-    factor = None if grad_output is None else _expand(grad_output, problem)
-    if not isinstance(denominator, np.ndarray):
+    if grad_output is not None:
+        terms.factor = broadcast(_expand(grad_output, problem), problem.shape)
+    if isinstance(denominator, np.ndarray):
+        terms.divisors = denominator
+    else:
         terms.divisor = denominator
-        terms.factor = factor
-        return
-    if denominator.size == 1:
-        terms.divisor = float(denominator.reshape(())[()])
-        terms.factor = factor
-        return
-    with np.errstate(all="ignore"):
-        terms.factor = np.divide(1.0 if factor is None else factor, denominator, out=denominator)
 
 
 def _expand(grad_output: Array, problem: Problem) -> Array:
@@ -175,7 +173,7 @@ def _assign(array: Array, sums: Array, plan: Plan) -> None:
     shape = [plan.shape[a] for a in plan.kept]
     logical = sums.reshape(shape).transpose(np.argsort(plan.kept, kind="stable"))
     with np.errstate(all="ignore"):
-        array[...] = logical.reshape(array.shape)
+        array[...] = round_once(logical, array.dtype).reshape(array.shape)
 
 
 class _Target:
@@ -187,9 +185,10 @@ class _Target:
         shape: tuple[int, ...],
         problem: Problem,
         elementwise: bool,
+        also: Array | None = None,
     ) -> None:
         self._out, self._problem = out, problem
-        if out is not None and not _overlaps(out, problem, elementwise):
+        if out is not None and not _overlaps(out, problem, elementwise, also):
             self.array = out
         elif elementwise:
             self.array = _new_like_x(shape, problem)
@@ -202,10 +201,14 @@ class _Target:
 
     def finish(self) -> Array:
         """Return the result, in ``out`` if one was given."""
-        if self._out is None or self._out is self.array:
-            return self.array
-        self._out[...] = self.array
-        return self._out
+        return _copied(self.array, self._out)
+
+
+def _copied(array: Array, out: Array | None) -> Array:
+    if out is None or out is array:
+        return array
+    out[...] = array
+    return out
 
 
 def _new_like_x(shape: tuple[int, ...], problem: Problem) -> Array:
@@ -215,12 +218,12 @@ def _new_like_x(shape: tuple[int, ...], problem: Problem) -> Array:
     return array.transpose(np.argsort(memory, kind="stable")).reshape(shape)
 
 
-def _overlaps(out: Array, problem: Problem, elementwise: bool) -> bool:
+def _overlaps(out: Array, problem: Problem, elementwise: bool, also: Array | None = None) -> bool:
     """Whether writing to ``out`` could change an operand that is still to be read."""
-    operands = (problem.x, problem.target, problem.weight, problem.where, problem.beta)
+    operands = (problem.x, problem.target, problem.weight, problem.where, problem.beta, also)
     return any(
         isinstance(operand, np.ndarray)
-        and np.may_share_memory(out, operand)
+        and share_memory(out, operand)
         and not (elementwise and _is_in_place(out, operand))
         for operand in operands
     )

@@ -19,6 +19,7 @@ from .validate import (
 )
 
 _DIVIDES = {"mean": True, "auto": True, "sum": False}  # reductions of the short way
+LARGEST_FLOAT32 = 3.4e38
 
 
 def smooth_l1_loss(
@@ -81,6 +82,8 @@ def smooth_l1_loss(
 
     Notes
     -----
+    Elements are computed in float64 and rounded once. Those of float64 are
+    within 1 ulp of the exact loss of the rounded difference x - target.
     Sums run in float64 in one fixed order: results have the same bits for
     any number of threads and any strides. A NaN gives NaN; the mean of
     nothing is NaN, the sum 0.
@@ -116,7 +119,7 @@ def smooth_l1_loss(
     ):
         narrow = None if x.itemsize == 8 else True
         total = kernels.total_loss(x.reshape(-1), target.reshape(-1), beta, narrow)
-        return x.dtype.type(total / x.size if _DIVIDES[reduction] else total)
+        return _scalar(total / x.size if _DIVIDES[reduction] else total, x.dtype)
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
         where=where, normalizer=normalizer, dtype=dtype,
@@ -125,34 +128,49 @@ def smooth_l1_loss(
     return _wrap(backend.choose(problem).loss(problem, out), problem, out)
 
 
-def huber_loss(x: Any, target: Any, *, delta: Any = 1.0, **options: Any) -> Any:
+def huber_loss(
+    x: Any,
+    target: Any,
+    *,
+    delta: Any = 1.0,
+    reduction: str = "mean",
+    axis: Any = None,
+    keepdims: bool = False,
+    weight: Any = None,
+    where: Any = None,
+    normalizer: float | None = None,
+    dtype: Any = None,
+    out: Array | None = None,
+) -> Any:
     """Huber loss: ``delta`` times the smooth L1 loss with ``beta = delta``.
 
     Parameters
     ----------
-    x, target : array_like
+    x, target, reduction, axis, keepdims, weight, where, normalizer, dtype, out
         As for `smooth_l1_loss`.
     delta : float or array_like, default 1.0
         Finite threshold(s) of at least 0, in the unit of `x`.
-    **options
-        Every other keyword of `smooth_l1_loss` but `beta`.
 
     Returns
     -------
     scalar or ndarray
         As for `smooth_l1_loss`; in squared units of `x`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As `smooth_l1_loss`.
+
     Examples
     --------
     >>> import smoothl1 as sl
     >>> sl.huber_loss([0.0, 4.0], 0.5, delta=2.0, reduction="none")
     array([0.125, 5.   ])
-
     """
-    if "beta" in options:
-        raise TypeError("huber_loss() takes delta, not beta")
-    out = options.pop("out", None)
-    problem = check(x, target, beta=delta, beta_name="delta", **options)
+    problem = check(
+        x, target, beta=delta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
+        where=where, normalizer=normalizer, dtype=dtype, beta_name="delta",
+    )  # fmt: skip
     check_out("out", out, problem.plan().result_shape, problem.dtype)
     return _wrap(backend.choose(problem).loss(problem, out, huber=True), problem, out)
 
@@ -282,6 +300,7 @@ def smooth_l1_value_and_grad(
         and dtype is None
         and out is None
         and grad_out is None
+        and isinstance(wrt, str)
         and wrt == "x"
         and keepdims is False
         and type(beta) is float
@@ -291,7 +310,7 @@ def smooth_l1_value_and_grad(
         grad = np.empty(x.shape, x.dtype)
         narrow = None if x.itemsize == 8 else True
         flat = x.reshape(-1), target.reshape(-1), beta, divisor, narrow, grad.reshape(-1)
-        return x.dtype.type(kernels.total_loss_and_grad(*flat) / divisor), grad
+        return _scalar(kernels.total_loss_and_grad(*flat) / divisor, x.dtype), grad
     check_wrt(wrt)
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
@@ -358,6 +377,14 @@ def smooth_l1_hess(
 
 def _shape(problem: Problem, wrt: str) -> tuple[int, ...]:
     return problem.x_shape if wrt == "x" else problem.target_shape
+
+
+def _scalar(value: float, dtype: np.dtype[Any]) -> Any:
+    """Make a NumPy scalar; one that float32 cannot hold is infinite, without a warning."""
+    if abs(value) < LARGEST_FLOAT32 or dtype.itemsize == 8:
+        return dtype.type(value)
+    with np.errstate(all="ignore"):
+        return dtype.type(value)
 
 
 def _wrap(loss: Array, problem: Problem, out: Array | None) -> Any:

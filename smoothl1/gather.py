@@ -191,6 +191,16 @@ def _widen(source, out):
 
 
 @helper
+def _widen_once(source, out, rounding):
+    """Convert 64-bit integers, which float64 may round, to the type they stand for."""
+    if rounding == F32:
+        for i in range(out.size):
+            out[i] = np.float32(source[i])
+    else:
+        _widen(source, out)
+
+
+@helper
 def _round_run(values, rounding):
     """Round numbers that were integers to the floating type they stand for."""
     for i in range(values.size):
@@ -220,10 +230,10 @@ def _decode_float(code, raw, out):
 
 
 @helper
-def _decode_integer(code, raw, out):
+def _decode_integer(code, raw, out, rounding):
     n = out.size
     if code == I64:
-        _widen(_view(raw, n, np.int64), out)
+        _widen_once(_view(raw, n, np.int64), out, rounding)
     elif code == I32:
         _widen(_view(raw, n, np.int32), out)
     elif code == I16:
@@ -231,7 +241,7 @@ def _decode_integer(code, raw, out):
     elif code == I8:
         _widen(_view(raw, n, np.int8), out)
     elif code == U64:
-        _widen(_view(raw, n, np.uint64), out)
+        _widen_once(_view(raw, n, np.uint64), out, rounding)
     elif code == U32:
         _widen(_view(raw, n, np.uint32), out)
     elif code == U16:
@@ -288,7 +298,7 @@ def gather_address(description, start, values, n, raw):
     if code < BOOL:
         _decode_float(code, source, out)
     else:
-        _decode_integer(code, source, out)
+        _decode_integer(code, source, out, operand[ROUNDING])
         if operand[ROUNDING] != F64:
             _round_run(out, operand[ROUNDING])
 

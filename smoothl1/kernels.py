@@ -211,12 +211,12 @@ def _total_loss(o, outputs):
 @kernel
 def total_loss(x, target, beta, narrow):
     """Sum of the losses of two flat arrays: the shortest way for small input."""
-    o = Operands(x, target, beta, None, None, None, None, None, None, None, narrow)
+    o = Operands(x, target, beta, None, None, None, None, None, None, None, None, narrow)
     return _total_loss(o, Outputs(None, None))
 
 
 @kernel
 def total_loss_and_grad(x, target, beta, divisor, narrow, grad):
     """Sum of the losses, and their gradients divided by ``divisor``."""
-    o = Operands(x, target, beta, None, None, None, None, divisor, None, None, narrow)
+    o = Operands(x, target, beta, None, None, None, None, None, divisor, None, None, narrow)
     return _total_loss(o, Outputs(None, grad))

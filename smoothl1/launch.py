@@ -8,7 +8,7 @@ since every combination of None and array is one more kernel to compile.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ LOSS, WEIGHT, SLOPE = range(3)
 FEW = 1 << 14  # sums: their partial sums take at most 1 MiB
 NATIVE = ("float64", "float32")
 FLAT = {"x": NATIVE, "target": NATIVE, "weight": NATIVE, "where": ("bool",)}
+TINY = 1e-300  # a divisor without a finite reciprocal, or nearly so
 UNITS_PER_THREAD = 32  # so that the last ones to finish wait for little
 
 
@@ -38,6 +39,7 @@ class Terms:
     weight: Array | None = None
     where: Array | None = None
     factor: Array | None = None
+    divisors: Array | None = None
     divisor: float | None = None
     huber: bool | None = None
     curvature: bool | None = None
@@ -150,10 +152,13 @@ def _arrange(
     """Operands and outputs as kernels take them: all flat or all described."""
     arrays = {
         name: broadcast(value, plan.shape)
-        for name in ("x", "target", "betas", "weight", "where", "factor")
+        for name in ("x", "target", "betas", "weight", "where", "factor", "divisors")
         if (value := getattr(terms, name)) is not None
     }
     given = {name: array for name, array in outputs._asdict().items() if array is not None}
+    if terms.narrow and terms.divisor is not None and not abs(terms.divisor) > TINY:
+        terms = replace(terms, divisor=None, divisors=np.asarray(terms.divisor))
+        arrays["divisors"] = broadcast(terms.divisors, plan.shape)  # type: ignore[arg-type]
     scalars: dict[str, Any] = {
         name: getattr(terms, name) for name in ("beta", "divisor", "curvature", "huber", "narrow")
     }
@@ -165,7 +170,7 @@ def _arrange(
         for name, array in arrays.items()
     }
     if terms.huber or not taken.keys() <= {"x", "target"}:
-        taken = dict.fromkeys(("betas", "weight", "where", "factor"), ABSENT) | taken
+        taken = dict.fromkeys(("betas", "weight", "where", "factor", "divisors"), ABSENT) | taken
     described = {name: describe_output(array, plan.order) for name, array in given.items()}
     return Operands(**(taken | scalars)), Outputs(**described)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -53,7 +52,7 @@ class SmoothL1Loss:
         _check_parameters(self)
 
     def __repr__(self) -> str:
-        return f"SmoothL1Loss({self.extra_repr()})"
+        return f"{type(self).__name__}({self.extra_repr()})"
 
     def extra_repr(self) -> str:
         """Return the parameters as ``repr`` shows them."""
@@ -63,7 +62,9 @@ class SmoothL1Loss:
         """Loss of ``x - target``; options are those of `smooth_l1_loss`."""
         return self.forward_with_reduction(x, target, self.reduction, **options)
 
-    __call__ = forward
+    def __call__(self, x: Any, target: Any, **options: Any) -> Any:
+        """Return `forward` of the arguments."""
+        return self.forward(x, target, **options)
 
     def forward_with_reduction(self, x: Any, target: Any, reduction: str, **options: Any) -> Any:
         """Loss with another reduction than this module's."""
@@ -71,6 +72,8 @@ class SmoothL1Loss:
 
     def forward_reduce_dims(self, x: Any, target: Any, dims: Iterable[int]) -> Any:
         """Mean over ``dims``, in any order, kept with size 1; [] reduces nothing."""
+        if not isinstance(dims, Iterable):
+            raise TypeError(f"dims must be a sequence of integers, got {dims!r}")
         return self.forward_with_reduction(x, target, "mean", axis=tuple(dims), keepdims=True)
 
     def grad(self, x: Any, target: Any, **options: Any) -> Array:
@@ -101,7 +104,7 @@ class SmoothL1Loss:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Accept an empty state and refuse any other."""
         if state:
-            raise ValueError(f"state must be empty, got the keys {sorted(state)}")
+            raise ValueError(f"state must be empty, got the keys {sorted(map(str, state))}")
 
     def num_params(self) -> int:
         """Return 0."""
@@ -153,7 +156,7 @@ class SmoothL1Loss:
     @classmethod
     def load_file(cls, path: PathLike) -> Self:
         """Read a module that `save_file` wrote."""
-        return cls(**_load(path, cls.__name__))
+        return _load(path, cls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +203,7 @@ class SmoothL1LossConfig:
     @classmethod
     def load(cls, path: PathLike) -> Self:
         """Read a configuration that `save` wrote."""
-        return cls(**_load(path, cls.__name__))
+        return _load(path, cls)
 
 
 def _check_parameters(record: SmoothL1Loss | SmoothL1LossConfig) -> None:
@@ -213,25 +216,27 @@ def _check_parameters(record: SmoothL1Loss | SmoothL1LossConfig) -> None:
 
 
 def _save(path: PathLike, kind: str, parameters: dict[str, Any]) -> None:
-    target = Path(path)
+    target = Path(path).resolve()  # a link stays one
     text = json.dumps({"type": kind, **parameters}, indent=2) + "\n"
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def _load(path: PathLike, kind: str) -> dict[str, Any]:
-    text = Path(path).read_text(encoding="utf-8")
+def _load(path: PathLike, kind: type[Any]) -> Any:
+    name = os.fspath(path)
+    content = Path(path).read_bytes()
     try:
-        record = json.loads(text)
+        record = json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{os.fspath(path)} is not a JSON file: {error}") from None
+        raise ValueError(f"{name} is not a JSON file: {error}") from None
     found = record.pop("type", None) if isinstance(record, dict) else None
-    if found != kind or set(record) != {"beta", "reduction"}:
-        raise ValueError(f"{os.fspath(path)} does not hold a {kind}")
-    return dict(record)
+    if found != kind.__name__ or set(record) != {"beta", "reduction"}:
+        raise ValueError(f"{name} does not hold a {kind.__name__}")
+    try:
+        return kind(**record)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} does not hold a valid {kind.__name__}: {error}") from None

@@ -19,8 +19,9 @@ class Operands(NamedTuple):
     weight: Any = None
     where: Any = None
     factor: Any = None  # multiplies the slope
+    divisors: Any = None  # divide the slope
     divisor: Any = None  # number that divides the slope
-    huber: Any = None  # True: multiply the loss by beta
+    huber: Any = None  # True: the loss is beta times as large
     curvature: Any = None  # True: the slope is the second derivative
     narrow: Any = None  # True: multiply by reciprocals, as no result is float64
 

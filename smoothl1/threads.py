@@ -16,6 +16,7 @@ pool    threads of our own that run the serial kernel without the GIL. The
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import queue
@@ -35,6 +36,7 @@ CHUNKS_PER_THREAD = 4  # lets the pool even out cores of unequal speed
 MOST_THREADS = 1024
 
 _forked = False
+_launched_by: int | None = None  # process in which we started numba's layer
 _threads: int | None = None
 
 
@@ -114,9 +116,14 @@ def choose_runner(elements: int) -> str:
 
 
 def _prange_is_safe() -> bool:
-    if _is_fork() or threading.get_ident() != threading.main_thread().ident:
-        return _layer_name() == "tbb"
-    return _launched_layer() in ("tbb", "omp")
+    if _on_main_thread() and not _is_fork():
+        _launch_layer()
+    layer = _layer_name()
+    return layer == "tbb" or (layer == "omp" and _launched_by == os.getpid() and _on_main_thread())
+
+
+def _on_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
 
 
 def _is_fork() -> bool:
@@ -130,20 +137,24 @@ def _layer_name() -> str:
     return (parallel and parallel._threading_layer) or ""
 
 
-def _launched_layer() -> str:
-    """Threading layer of numba, started now if it is none we would refuse."""
-    if not _layer_name():
-        from numba import config
-        from numba.np.ufunc import parallel
+def _launch_layer() -> None:
+    """Start numba's threading layer, if nobody has and it is none we would refuse.
 
-        if str(config.THREADING_LAYER).lower() == "workqueue":  # type: ignore[attr-defined]
-            return "workqueue"
-        _load_tbb()
-        try:
-            parallel._launch_threads()  # type: ignore[no-untyped-call]
-        except (ValueError, ImportError, AttributeError, OSError):
-            return ""
-    return _layer_name()
+    An OpenMP layer that somebody else has started is not trusted later on:
+    that may have been in another process, of which this is a fork.
+    """
+    global _launched_by
+    if _layer_name() or _launched_by is not None:
+        return
+    from numba import config
+    from numba.np.ufunc import parallel
+
+    _launched_by = os.getpid()
+    if str(config.THREADING_LAYER).lower() == "workqueue":  # type: ignore[attr-defined]
+        return
+    _load_tbb()
+    with contextlib.suppress(ValueError, ImportError, AttributeError, OSError):
+        parallel._launch_threads()  # type: ignore[no-untyped-call]
 
 
 def _load_tbb() -> None:
@@ -206,8 +217,13 @@ def _run_pool(kernel: Callable[..., Any], arguments: tuple[Any, ...], tasks: int
     bounds = _bounds(tasks, CHUNKS_PER_THREAD * threads)
     job = _Job(lambda chunk: kernel(*arguments, bounds[chunk], bounds[chunk + 1]), bounds.size - 1)
     _pool.help_with(job, threads - 1)
-    job.work()
-    job.wait()
+    try:
+        job.work()
+    except BaseException:
+        job.cancel()
+        raise
+    finally:
+        job.close()
 
 
 class _Job:
@@ -217,24 +233,55 @@ class _Job:
         self._task = task
         self._chunks = chunks
         self._next = count()
-        self._left = chunks
         self._lock = threading.Lock()
-        self._finished = threading.Event()
+        self._idle = threading.Event()
+        self._helpers = 0
+        self._closed = False
+        self._cancelled = False
         self._error: BaseException | None = None
 
     def work(self) -> None:
-        while (chunk := next(self._next)) < self._chunks:
+        """Take chunks until there are none."""
+        while not self._cancelled and (chunk := next(self._next)) < self._chunks:
+            self._task(chunk)
+
+    def cancel(self) -> None:
+        """Start no further chunk."""
+        self._cancelled = True
+
+    def help(self) -> None:
+        """Work as a helper, unless the caller has left."""
+        with self._lock:
+            if self._closed:
+                return
+            self._helpers += 1
+        try:
+            self.work()
+        except BaseException as error:
+            self._error = error
+            self.cancel()
+        with self._lock:
+            self._helpers -= 1
+            if self._helpers == 0:
+                self._idle.set()
+
+    def close(self) -> None:
+        """Wait until no helper is inside a chunk, whatever interrupts the wait.
+
+        The arrays belong to the caller: it must not leave before.
+        """
+        with self._lock:
+            self._closed = True
+            if self._helpers == 0:
+                self._idle.set()
+            else:
+                self._idle.clear()
+        while not self._idle.is_set():
             try:
-                self._task(chunk)
+                self._idle.wait()
             except BaseException as error:
                 self._error = error
-            with self._lock:
-                self._left -= 1
-                if self._left == 0:
-                    self._finished.set()
-
-    def wait(self) -> None:
-        self._finished.wait()
+                self.cancel()
         if self._error is not None:
             raise self._error
 
@@ -247,6 +294,7 @@ class _Pool:
         self._threads = 0
 
     def help_with(self, job: _Job, helpers: int) -> None:
+        """Offer a job to so many threads, or to as many as can be had."""
         while self._threads < helpers:
             name = f"smoothl1-{self._threads + 1}"
             try:
@@ -254,23 +302,50 @@ class _Pool:
             except RuntimeError:  # no more threads to be had: the caller does the work
                 break
             self._threads += 1
-        for _ in range(helpers):
+        for _ in range(min(helpers, self._threads)):
             self._jobs.put(job)
 
     def _serve(self) -> None:
         while True:
-            self._jobs.get().work()
+            self._jobs.get().help()
 
 
 _pool = _Pool()
 
 
-def _after_fork() -> None:
+def _compiler_lock() -> Any:
+    """Numba's lock, under which it compiles, if it is loaded."""
+    module = sys.modules.get("numba.core.compiler_lock")
+    return getattr(module, "global_compiler_lock", None)
+
+
+_held: list[Any] = []
+
+
+def _before_fork() -> None:
+    """Let nobody compile during a fork: the child would wait for that lock for ever."""
+    lock = _compiler_lock()
+    if lock is not None:
+        lock.acquire()
+        _held.append(lock)
+
+
+def _after_fork_in_parent() -> None:
+    if _held:
+        _held.pop().release()
+
+
+def _after_fork_in_child() -> None:
     """Threads do not survive a fork: start over, and never trust OpenMP again."""
     global _forked, _pool
+    _after_fork_in_parent()
     _forked = True
     _pool = _Pool()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

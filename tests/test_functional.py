@@ -369,3 +369,87 @@ def test_agrees_with_pytorch():
         value, grad = sl.smooth_l1_value_and_grad(x, target, beta=beta)
         np.testing.assert_allclose(value, loss.item(), rtol=1e-6)
         np.testing.assert_allclose(grad, a.grad.numpy(), rtol=1e-6)
+
+
+def test_out_may_overlap_operands_of_two_passes():
+    x, target = np.array([5.0, 0.0, 0.0]), np.zeros((2, 3))
+    grad = sl.smooth_l1_value_and_grad(x, target, reduction="none", out=target)[1]
+    assert grad.tolist() == [2.0, 0.0, 0.0]
+    x, target = numbers((3,), 46), numbers((4, 3), 47)
+    wanted = sl.smooth_l1_grad(x, target, beta=0.3)
+    got = sl.smooth_l1_value_and_grad(x, target, beta=0.3, out=x[:1].reshape(()))[1]
+    assert same_bits(got, wanted)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_out_may_overlap_grad_output(shift):
+    x, memory = np.full(5000, 0.25), np.full(5001, 2.0)
+    for vector in (memory[:1].reshape(()), memory[:5000]):
+        reduction = "none" if vector.ndim else "sum"
+        memory[:] = 2.0
+        out = memory[shift : 5000 + shift]
+        sl.smooth_l1_grad(x, 0.0, reduction=reduction, grad_output=vector, out=out)
+        assert (out == 0.5).all()
+
+
+def test_disjoint_views_of_one_buffer_are_written_in_place():
+    memory = numbers((20,), 48)
+    out = memory[1::2]
+    assert sl.smooth_l1_grad(memory[::2], 0.0, beta=0.3, reduction="sum", out=out) is out
+    assert same_bits(out, sl.smooth_l1_grad(memory[::2], 0.0, beta=0.3, reduction="sum"))
+
+
+@pytest.mark.parametrize("axis", [None, 1])
+def test_tiny_sums_of_weights_do_not_overflow(axis):
+    x = np.array([[0.0, 0.5], [3.0, -3.0]])
+    grad = sl.smooth_l1_grad(x, 0.0, weight=np.full((2, 2), 1e-310), axis=axis)
+    wanted = Reference(x, 0.0, weight=np.full((2, 2), 1e-310), axis=axis).grad()
+    np.testing.assert_allclose(grad, wanted, rtol=1e-10)
+
+
+def test_a_tiny_normalizer_of_narrow_types():
+    x = np.array([0.0, 1e-3], np.float32)
+    assert sl.smooth_l1_grad(x, np.float32(0), normalizer=1e-310).tolist() == [0.0, np.inf]
+
+
+def test_the_weighted_gradient_over_an_axis_is_divided_not_multiplied():
+    x, weight = numbers((50, 49), 49), np.ones((50, 49))
+    for row, grad in zip(x, sl.smooth_l1_grad(x, 0.0, weight=weight, axis=1), strict=True):
+        assert same_bits(grad, sl.smooth_l1_grad(row, 0.0))
+
+
+@pytest.mark.parametrize(("x", "delta"), [(1e-150, 1e200), (1e-20, 1e300), (1e-8, 1.7e308)])
+def test_huber_with_a_huge_delta_is_half_the_square(x, delta):
+    got = sl.huber_loss(np.array(x), 0.0, delta=delta, reduction="none")
+    np.testing.assert_array_max_ulp(got, x * x / 2, 1)
+
+
+def test_large_integers_are_rounded_once():
+    value = np.array([2**60 + 2**36 + 1])
+    target = np.array([2**60], np.float32)
+    got = sl.smooth_l1_loss(value, target, reduction="none")
+    assert got == sl.smooth_l1_loss(value.astype(np.float32), target, reduction="none") > 0
+
+
+def test_sums_that_float32_cannot_hold_are_infinite_without_a_warning():
+    x, zero = np.full(9, 3e38, np.float32), np.zeros(9, np.float32)
+    with np.errstate(all="raise"):
+        assert sl.smooth_l1_loss(x, zero, reduction="sum") == np.inf
+        assert sl.smooth_l1_value_and_grad(x, zero, reduction="sum")[0] == np.inf
+
+
+def test_bfloat16_parameters_and_results():
+    kind = dtype_of("bfloat16")
+    x = np.array([0.0, 3.0])
+    for beta in (kind.type(0.5), np.array(0.5, kind)):
+        assert sl.smooth_l1_loss(x, 0.0, beta=beta) == sl.smooth_l1_loss(x, 0.0, beta=0.5)
+    assert sl.smooth_l1_loss(x, 0.0, normalizer=kind.type(0.5)) == 5.0
+    value = np.array([1 + 2**-8 + 2**-40])  # its nearest float32 is a tie
+    for reduction in ("sum", "none"):
+        got = sl.smooth_l1_loss(value, 0.0, beta=0.0, reduction=reduction, dtype=kind)
+        assert float(np.ravel(got)[0]) == 1.0078125
+
+
+def test_as_many_dimensions_as_numpy_has():
+    x = np.ones((1,) * 40 + (2,))
+    assert sl.smooth_l1_loss(x, 0.0, beta=0.3, axis=-1).shape == (1,) * 40

@@ -196,3 +196,80 @@ def _flush_left(code):
 def _run(run_python, code, quiet=False, **environment):
     prefix = "import warnings; warnings.filterwarnings('ignore')\n" if quiet else ""
     return run_python(prefix + SETUP + _flush_left(code), **environment).strip()
+
+
+def test_a_late_import_in_a_fork_of_a_process_that_runs_openmp(run_python):
+    code = """
+    import os
+    import numba, numpy as np
+    @numba.njit(parallel=True)
+    def foreign(x):
+        s = 0.0
+        for i in numba.prange(x.size): s += x[i]
+        return s
+    foreign(np.ones(10))
+    pid = os.fork()
+    if pid == 0:
+        import smoothl1 as sl
+        sl.set_num_threads(2)
+        x = np.ones(10**6)
+        os._exit(0 if sl.smooth_l1_loss(x, 0.5, beta=0.5) == 0.25 else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    out = run_python(_flush_left(code), NUMBA_THREADING_LAYER="omp", timeout=60)
+    assert out.strip() == "0"
+
+
+def test_fork_while_another_thread_compiles(run_python):
+    code = """
+    import time
+    y = np.ones(10, np.float32)
+    sl.smooth_l1_loss(x[:10], x[:10])
+    t = threading.Thread(target=lambda: sl.smooth_l1_grad(y, y, axis=0, weight=y, beta=y))
+    t.start()
+    time.sleep(0.3)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(50)
+        os._exit(0 if sl.smooth_l1_loss(y, y) == 0 else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    t.join()
+    """
+    assert _run(run_python, code, quiet=True, SMOOTHL1_CACHE="0") == "0"
+
+
+def test_an_interrupted_caller_waits_for_its_helpers(monkeypatch):
+    import threading
+    import time
+
+    from smoothl1 import threads
+
+    inside, started = [], threading.Event()
+
+    def slow(first, last):
+        if threading.current_thread() is threading.main_thread():
+            assert started.wait(10)
+            raise KeyboardInterrupt
+        inside.append(first)
+        started.set()
+        time.sleep(0.3)
+        inside.remove(first)
+
+    monkeypatch.setattr(threads, "_threads", 3)
+    with pytest.raises(KeyboardInterrupt):
+        threads._run_pool(slow, (), 100)
+    assert not inside
+
+
+def test_jobs_are_not_kept_when_no_thread_can_be_started(monkeypatch):
+    import threading
+
+    from smoothl1 import threads
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    pool = threads._Pool()
+    pool.help_with(threads._Job(print, 1), 3)
+    assert pool._jobs.empty()
