@@ -126,8 +126,9 @@ def test_calls_from_a_signal_handler(run_python):
     wanted, seen = serial(), []
     threads.choose_runner = lambda elements: "pool" if elements > 10 else "serial"
     signal.signal(signal.SIGALRM, lambda *_: seen.append(loss()))
-    signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
-    for _ in range(100): assert loss() == wanted
+    for _ in range(100):
+        signal.setitimer(signal.ITIMER_REAL, 0.002)
+        assert loss() == wanted
     signal.setitimer(signal.ITIMER_REAL, 0)
     print(len(seen) > 0, set(seen) == {wanted})
     """
