@@ -10,6 +10,8 @@ second array of their size exists.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from .problem import Problem
 from .records import Outputs, Sums
 from .validate import Array, Reduction, broadcast, round_once, share_memory
 
+MANY = 1 << 17  # outputs whose float64 denominators take 1 MiB
+
 
 def loss(problem: Problem, out: Array | None = None, huber: bool = False) -> Array:
     """Losses or their reduction, for Huber's loss multiplied by beta."""
@@ -28,7 +32,9 @@ def loss(problem: Problem, out: Array | None = None, huber: bool = False) -> Arr
         target = _Target(out, problem.shape, problem, elementwise=True)
         run_map(problem, terms, Outputs(loss=target.array))
         return target.finish()
-    return _reduced_loss(problem, terms, out, Outputs())
+    target = _Target(out, problem.plan().result_shape, problem, elementwise=False)
+    _reduce(problem, terms, target.array, Outputs())
+    return target.finish()
 
 
 def slope(
@@ -37,18 +43,28 @@ def slope(
     """Gradient with respect to one argument, or the diagonal of the Hessian."""
     if wrt == "target":
         problem = problem.swapped()
-    terms = Terms.of(problem, curvature=True if curvature else None)
-    _scale(problem, terms, _denominator(problem), grad_output)
     summed = _broadcast_axes(problem)
-    target = _Target(out, problem.x_shape, problem, elementwise=not summed, also=terms.factor)
-    if not summed:
-        run_map(problem, terms, Outputs(slope=target.full()))
-        return target.finish()
-    plan = problem.plan(summed, keepdims=True)
-    sums = run_sums(problem, plan, terms, Sums(slope=True), None, {SLOPE: target.array})
-    if sums is not None:
-        _assign(target.array, sums[SLOPE], plan)
+    factor = None
+    if grad_output is not None:
+        factor = broadcast(_expand(grad_output, problem), problem.shape)
+    target = _Target(out, problem.x_shape, problem, elementwise=not summed, also=factor)
+    for piece, _, own, kept in _pieces(problem, summed):
+        terms = Terms.of(piece, curvature=True if curvature else None)
+        _divide(terms, _denominator(piece))
+        if factor is not None:
+            terms.factor = factor if kept is None else factor[kept]
+        _slope(piece, terms, target.array if own is None else target.array[own], summed)
     return target.finish()
+
+
+def _slope(problem: Problem, terms: Terms, out: Array, summed: tuple[int, ...]) -> None:
+    if not summed:
+        run_map(problem, terms, Outputs(slope=out.reshape(problem.shape)))
+        return
+    plan = problem.plan(summed, keepdims=True)
+    sums = run_sums(problem, plan, terms, Sums(slope=True), None, {SLOPE: out})
+    if sums is not None:
+        _assign(out, sums[SLOPE], plan)
 
 
 def value_and_grad(
@@ -66,38 +82,73 @@ def value_and_grad(
         value = loss(problem, None if out is not None and _overlaps(out, problem, False) else out)
         grad = slope(problem, "x", None, grad_out, False)
         return _copied(value, out), grad
-    terms = Terms.of(problem)
     grads = _Target(grad_out, problem.x_shape, problem, elementwise=not summed)
-    outputs = Outputs() if summed else Outputs(slope=grads.full())
     if problem.reduction is Reduction.NONE:
-        target = _Target(out, problem.shape, problem, elementwise=True)
-        run_map(problem, terms, outputs._replace(loss=target.array))
-        return target.finish(), grads.finish()
-    _scale(problem, terms, _denominator(problem), None)
-    value = _reduced_loss(problem, terms, out, outputs, grads if summed else None)
-    return value, grads.finish()
+        values = _Target(out, problem.shape, problem, elementwise=True)
+        outputs = Outputs(values.array, grads.array.reshape(problem.shape))
+        run_map(problem, Terms.of(problem), outputs)
+        return values.finish(), grads.finish()
+    values = _Target(out, problem.plan().result_shape, problem, elementwise=False)
+    for piece, result, own, _ in _pieces(problem, summed):
+        value = values.array if result is None else values.array[result]
+        grad = grads.array if own is None else grads.array[own]
+        terms = Terms.of(piece)
+        _divide(terms, _denominator(piece))
+        if summed:
+            _reduce(piece, terms, value, Outputs(), grad)
+        else:
+            _reduce(piece, terms, value, Outputs(slope=grad.reshape(piece.shape)))
+    return values.finish(), grads.finish()
 
 
-def _reduced_loss(
-    problem: Problem,
-    terms: Terms,
-    out: Array | None,
-    outputs: Outputs,
-    grad: _Target | None = None,
-) -> Array:
+def _reduce(
+    problem: Problem, terms: Terms, out: Array, outputs: Outputs, slopes: Array | None = None
+) -> None:
     """Mean or sum of the losses, and in the same pass outputs or sums of slopes."""
     plan = problem.plan()
-    value = _Target(out, plan.result_shape, problem, elementwise=False)
     weighted = _is_weighted(problem)
-    wanted = Sums(True, True if weighted else None, None if grad is None else True)
+    wanted = Sums(True, True if weighted else None, None if slopes is None else True)
     by = True if weighted else _count(problem, plan)
-    results = {LOSS: value.array} if grad is None else {LOSS: value.array, SLOPE: grad.array}
+    results = {LOSS: out} if slopes is None else {LOSS: out, SLOPE: slopes}
     sums = run_sums(problem, plan, terms, wanted, by, results, outputs)
     if sums is not None:
-        _assign(value.array, _divided(sums[LOSS], sums[WEIGHT] if weighted else by), plan)
-        if grad is not None:
-            _assign(grad.array, sums[SLOPE], plan)
-    return value.finish()
+        _assign(out, _divided(sums[LOSS], sums[WEIGHT] if weighted else by), plan)
+        if slopes is not None:
+            _assign(slopes, sums[SLOPE], plan)
+
+
+Index = tuple[slice, ...] | None
+
+
+def _pieces(
+    problem: Problem, summed: tuple[int, ...]
+) -> Iterator[tuple[Problem, Index, Index, Index]]:
+    """Cut a problem whose gradient needs a denominator for each of many outputs.
+
+    Yields problems whose denominators take little memory, and where each lies
+    in the result, in the array of x, and in an array with all axes kept; None
+    for the whole. Cuts that would change the bits of a sum are not made.
+    """
+    plan = problem.plan()
+    axis = max(plan.kept, key=lambda a: problem.shape[a], default=0)
+    count = -(-plan.outputs // MANY)
+    if count < 2 or not _is_weighted(problem) or axis in summed:
+        yield problem, None, None, None
+        return
+    bounds = [problem.shape[axis] * k // count for k in range(count + 1)]
+    parts = [slice(*pair) for pair in pairwise(bounds)]
+    cuts = [problem.cut(axis, part) for part in parts]
+    same = {(plan.lanes, plan.short)}
+    if {(c.plan().lanes, c.plan().short) for c in cuts} != same:
+        yield problem, None, None, None
+        return
+    dropped = 0 if problem.keepdims else sum(a < axis for a in problem.axes)
+    missing = len(problem.shape) - len(problem.x_shape)
+    for cut, part in zip(cuts, parts, strict=True):
+        result, own, kept = (
+            (slice(None),) * (axis - less) + (part,) for less in (dropped, missing, 0)
+        )
+        yield cut, result, own, kept
 
 
 def _is_weighted(problem: Problem) -> bool:
@@ -127,15 +178,8 @@ def _denominator(problem: Problem) -> Array | float | None:
     return weights if weights.size != 1 else float(weights.reshape(())[()])
 
 
-def _scale(
-    problem: Problem,
-    terms: Terms,
-    denominator: Array | float | None,
-    grad_output: Array | None,
-) -> None:
-    """Let the slope of each element carry the derivative of the reduction."""
-    if grad_output is not None:
-        terms.factor = broadcast(_expand(grad_output, problem), problem.shape)
+def _divide(terms: Terms, denominator: Array | float | None) -> None:
+    """Let the slope of each element carry the denominator of its mean."""
     if isinstance(denominator, np.ndarray):
         terms.divisors = denominator
     else:
@@ -187,17 +231,13 @@ class _Target:
         elementwise: bool,
         also: Array | None = None,
     ) -> None:
-        self._out, self._problem = out, problem
+        self._out = out
         if out is not None and not _overlaps(out, problem, elementwise, also):
             self.array = out
         elif elementwise:
             self.array = _new_like_x(shape, problem)
         else:
             self.array = np.empty(shape, problem.dtype)
-
-    def full(self) -> Array:
-        """View with the axes of the problem."""
-        return self.array.reshape(self._problem.shape)
 
     def finish(self) -> Array:
         """Return the result, in ``out`` if one was given."""

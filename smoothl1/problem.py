@@ -64,6 +64,27 @@ class Problem:
         """Shape of the loss."""
         return self.plan().result_shape
 
+    def cut(self, axis: int, part: slice) -> Problem:
+        """Take a part of an axis that x has and the reduction keeps."""
+        full = (slice(None),) * axis + (part,)
+
+        def taken(operand: Any) -> Any:
+            return operand[full] if isinstance(operand, np.ndarray) else operand
+
+        x = self.x[full]
+        return replace(
+            self,
+            x=x,
+            target=self.target[full],
+            beta=taken(self.beta),
+            weight=taken(self.weight),
+            where=taken(self.where),
+            x_shape=tuple(
+                n if n == 1 else x.shape[a]
+                for a, n in enumerate(self.x_shape, len(self.shape) - len(self.x_shape))
+            ),
+        )
+
     def swapped(self) -> Problem:
         """Exchange x and target, which turns the sign of the gradient."""
         return replace(

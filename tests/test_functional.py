@@ -453,3 +453,34 @@ def test_bfloat16_parameters_and_results():
 def test_as_many_dimensions_as_numpy_has():
     x = np.ones((1,) * 40 + (2,))
     assert sl.smooth_l1_loss(x, 0.0, beta=0.3, axis=-1).shape == (1,) * 40
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((300_000, 2), 1), ((2, 300_000), 0), ((3, 2, 150_000), 1), ((150_000, 3, 2), (1,)),
+        ((300_000,), ()),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_many_weighted_means(shape, axis, keepdims):
+    """Their denominators are made piece by piece, which must not show."""
+    rng = np.random.default_rng(50)
+    x, target, weight = rng.normal(size=(3, *shape))
+    weight = np.abs(weight)
+    where = rng.random(shape) < 0.9
+    options = {"beta": 0.3, "axis": axis, "keepdims": keepdims, "where": where}
+    loss = sl.smooth_l1_loss(x, target, weight=weight, **options)
+    value, grad = sl.smooth_l1_value_and_grad(x, target, weight=weight, **options)
+    assert same_bits(value, loss)
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    kept = np.where(where, weight, 0.0)
+    slopes = kept * np.clip((x - target) / 0.3, -1, 1)
+    with np.errstate(invalid="ignore"):
+        wanted = np.where(where, slopes / kept.sum(axis=axes, keepdims=True), 0.0)
+    np.testing.assert_allclose(grad, wanted, rtol=1e-12)
+    assert same_bits(sl.smooth_l1_grad(x, target, weight=weight, **options), grad)
+    vector = rng.normal(size=np.shape(loss))
+    spread = vector if keepdims else np.expand_dims(vector, axes)
+    got = sl.smooth_l1_grad(x, target, weight=weight, grad_output=vector, **options)
+    np.testing.assert_allclose(got, wanted * spread, rtol=1e-12)

@@ -45,6 +45,16 @@ cases = {
     "loss and gradient in place": lambda x, t, w: sl.smooth_l1_value_and_grad(
         x, t, beta=0.3, weight=x, where=w, grad_out=t
     ),
+    "weighted gradient of many means": lambda x, t, w: sl.smooth_l1_grad(
+        x.reshape(-1, 2), t.reshape(-1, 2), axis=1, weight=x.reshape(-1, 2), out=t.reshape(-1, 2)
+    ),
+    "masked loss and gradient of many means": lambda x, t, w: sl.smooth_l1_value_and_grad(
+        x.reshape(2, -1), t.reshape(2, -1), axis=0, where=w.reshape(2, -1),
+        grad_out=t.reshape(2, -1), out=np.empty(x.size // 2, "f4"),
+    ),
+    "weighted means over nothing": lambda x, t, w: sl.smooth_l1_hess(
+        x, t, axis=(), weight=x, out=t
+    ),
     "many sums": lambda x, t, w: sl.smooth_l1_loss(
         x.reshape(64, -1), t.reshape(64, -1), axis=0, out=np.ones(x.size // 64, "f4"), where=w[:1]
     ),
@@ -63,7 +73,7 @@ for name, call in cases.items():
 def test_peak_memory(run_python):
     out = run_python(CODE, timeout=300)
     grown = {name: float(size) for name, size in (line.split(": ") for line in out.splitlines())}
-    assert len(grown) == 15
-    outputs = {"many sums": 0.5}
+    assert len(grown) == 18
+    outputs = {"many sums": 0.5, "masked loss and gradient of many means": 16.0}
     allowed = {name: 2.0 + outputs.get(name, 0.0) for name in grown}
     assert {name: size for name, size in grown.items() if size > allowed[name]} == {}
