@@ -1,7 +1,7 @@
 """Which backend computes for which kind of array.
 
 A backend is a module with `loss`, `slope` and `value_and_grad` over a checked
-`validate.Problem`. Only NumPy's is there; kinds that are to come (torch, JAX,
+`problem.Problem`. Only NumPy's is there; kinds that are to come (torch, JAX,
 CuPy, Dask, numba device arrays) join the table by the package that defines
 their type, which is looked up only among packages already imported.
 """
