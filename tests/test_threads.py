@@ -10,6 +10,8 @@ import numpy as np
 import smoothl1 as sl
 from smoothl1 import threads
 
+# From 3.12 on Python warns of every fork of a process with threads.
+warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
 sl.set_num_threads(2)
 x = np.random.default_rng(0).normal(size=2_000_000)
 
@@ -107,7 +109,7 @@ def test_fork_while_threads_compute_and_compile(run_python):
     for t in team: t.join()
     print(codes)
     """
-    assert _run(run_python, code, quiet=True) == "[0, 0, 0, 0, 0]"
+    assert _run(run_python, code) == "[0, 0, 0, 0, 0]"
 
 
 def test_multiprocessing_by_fork_after_use(run_python):
@@ -118,7 +120,7 @@ def test_multiprocessing_by_fork_after_use(run_python):
     with multiprocessing.get_context("fork").Pool(2) as pool:
         print(set(pool.map(work, range(6))) == {wanted})
     """
-    assert _run(run_python, code, quiet=True) == "True"
+    assert _run(run_python, code) == "True"
 
 
 def test_calls_from_a_signal_handler(run_python):
@@ -194,9 +196,8 @@ def _flush_left(code):
     return textwrap.dedent(code)
 
 
-def _run(run_python, code, quiet=False, **environment):
-    prefix = "import warnings; warnings.filterwarnings('ignore')\n" if quiet else ""
-    return run_python(prefix + SETUP + _flush_left(code), **environment).strip()
+def _run(run_python, code, **environment):
+    return run_python(SETUP + _flush_left(code), **environment).strip()
 
 
 def test_a_late_import_in_a_fork_of_a_process_that_runs_openmp(run_python):
@@ -236,7 +237,7 @@ def test_fork_while_another_thread_compiles(run_python):
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     t.join()
     """
-    assert _run(run_python, code, quiet=True, SMOOTHL1_CACHE="0") == "0"
+    assert _run(run_python, code, SMOOTHL1_CACHE="0") == "0"
 
 
 def test_an_interrupted_caller_waits_for_its_helpers(monkeypatch):
