@@ -3,8 +3,8 @@
     Problem ── Terms (operands by name) ─┬─ run_map   elementwise outputs
                                          └─ run_sums  sums over axes, and such outputs
 
-Few sums are made in units, whose partial sums meet here in the tree that the
-kernels use too. Many sums are finished and stored by the kernels, so that no
+Few sums come back from the kernels in float64, and are divided and rounded
+here. Many sums are finished and stored by the kernels, so that no
 second array of their size exists.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from .launch import LOSS, SLOPE, WEIGHT, Terms, run_map, run_sums
+from .launch import Terms, run_map, run_sums
 from .plan import Plan
 from .problem import Problem
-from .records import Outputs, Sums
+from .records import LOSS, SLOPE, WEIGHT, Outputs, Sums
 from .validate import Array, Reduction, broadcast, round_once, share_memory
 
 MANY = 1 << 17  # outputs whose float64 denominators take 1 MiB

@@ -20,7 +20,6 @@ from .problem import Problem
 from .records import Geometry, Operands, Outputs, Sums
 from .validate import Array, broadcast, dtype_name
 
-LOSS, WEIGHT, SLOPE = range(3)
 FEW = 1 << 14  # sums: their partial sums take at most 1 MiB
 NATIVE = ("float64", "float32")
 FLAT = {"x": NATIVE, "target": NATIVE, "weight": NATIVE, "where": ("bool",)}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+LOSS, WEIGHT, SLOPE = range(3)  # rows of a matrix of sums
+
 
 class Operands(NamedTuple):
     """What enters an element; None for what the call does without.
 
     Arrays are all flat and contiguous in the order of the plan, or all given
-    by descriptions (see `gather.describe`).
+    by descriptions (see `gather.describe_input`).
     """
 
     x: Any = None

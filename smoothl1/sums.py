@@ -15,9 +15,7 @@ from numba import types
 from .gather import transfer
 from .jit import by_type, helper
 from .plan import LANES, SPAN
-from .records import Sums
-
-LOSS, WEIGHT, SLOPE = range(3)
+from .records import LOSS, SLOPE, WEIGHT, Sums
 
 
 @helper
