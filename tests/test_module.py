@@ -108,3 +108,28 @@ def test_config_builds_a_module():
     loss = sl.SmoothL1LossConfig(beta=1.0, reduction="sum").with_beta(0.5).init()
     assert loss == sl.SmoothL1Loss("sum", 0.5)
     assert repr(sl.SmoothL1LossConfig()) == "SmoothL1LossConfig(beta=1.0, reduction='mean')"
+
+
+def test_saving_keeps_links_and_usual_permissions(tmp_path):
+    (tmp_path / "plain").write_text("")
+    link = tmp_path / "link.json"
+    link.symlink_to(tmp_path / "loss.json")
+    sl.SmoothL1Loss(beta=0.1).save_file(link)
+    assert link.is_symlink()
+    assert sl.SmoothL1Loss.load_file(tmp_path / "loss.json").beta == 0.1
+    assert (tmp_path / "loss.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b'{"type": "SmoothL1Loss", "beta": "x", "reduction": "sum"}']
+)
+def test_a_file_that_holds_something_else_is_named(tmp_path, content):
+    path = tmp_path / "loss.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"loss\.json (is not a JSON|does not hold a valid)"):
+        sl.SmoothL1Loss.load_file(path)
+
+
+def test_dims_must_be_a_sequence():
+    with pytest.raises(TypeError, match="dims must be a sequence of integers, got 0"):
+        sl.SmoothL1Loss().forward_reduce_dims(X, T, 0)

@@ -182,3 +182,12 @@ def test_huber_names_delta():
 def test_arguments_after_the_arrays_are_keywords():
     with pytest.raises(TypeError, match="positional"):
         sl.smooth_l1_loss(X, T, 1.0)
+
+
+def test_a_dtype_that_no_one_can_read():
+    with pytest.raises(TypeError, match=r"dtype must be one of float64, .* got 'f4,,'"):
+        sl.smooth_l1_loss(X, T, dtype="f4,,")
+
+
+def test_an_empty_list_selects_nothing():
+    assert sl.smooth_l1_loss([], [], where=[], reduction="sum") == 0
