@@ -1,7 +1,7 @@
 """NumPy arrays: from a checked problem to kernels and back.
 
-    Problem ── Terms (operands by name) ─┬─ run_map   elementwise outputs
-                                         └─ run_sums  sums over axes, and such outputs
+    Problem ── Terms (operands by name) ─┬─ run_map  elementwise outputs
+                                         └─ SumsRun  sums over axes, and such outputs
 
 Few sums come back from the kernels in float64, and are divided and rounded
 here. Many sums are finished and stored by the kernels, so that no
@@ -10,13 +10,14 @@ second array of their size exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from .launch import Terms, run_map, run_sums
+from .interleave import run_both
+from .launch import SumsRun, Terms, run_map
 from .plan import Plan
 from .problem import Problem
 from .records import LOSS, SLOPE, WEIGHT, Outputs, Sums
@@ -33,7 +34,7 @@ def loss(problem: Problem, out: Array | None = None, huber: bool = False) -> Arr
         run_map(problem, terms, Outputs(loss=target.array))
         return target.finish()
     target = _Target(out, problem.plan().result_shape, problem, elementwise=False)
-    _reduce(problem, terms, target.array, Outputs())
+    _reduce(problem, terms, target.array)
     return target.finish()
 
 
@@ -48,107 +49,190 @@ def slope(
     if grad_output is not None:
         factor = broadcast(_expand(grad_output, problem), problem.shape)
     target = _Target(out, problem.x_shape, problem, elementwise=not summed, also=factor)
-    for piece, _, own, kept in _pieces(problem, summed):
-        terms = Terms.of(piece, curvature=True if curvature else None)
-        _divide(terms, _denominator(piece))
-        if factor is not None:
-            terms.factor = factor if kept is None else factor[kept]
-        _slope(piece, terms, target.array if own is None else target.array[own], summed)
+
+    def run(piece: _Piece) -> None:
+        terms = Terms.of(piece.problem, curvature=True if curvature else None)
+        terms.factor = piece.factor
+        _divide(terms, _denominator(piece.problem))
+        if summed:
+            _sum_slopes(piece.problem, terms, piece.grad, summed)
+        else:
+            slopes = piece.grad.reshape(piece.problem.shape)
+            run_map(piece.problem, terms, Outputs(slope=slopes))
+
+    _run_pieces(_Piece(problem, None, target.array, factor), summed, run)
     return target.finish()
-
-
-def _slope(problem: Problem, terms: Terms, out: Array, summed: tuple[int, ...]) -> None:
-    if not summed:
-        run_map(problem, terms, Outputs(slope=out.reshape(problem.shape)))
-        return
-    plan = problem.plan(summed, keepdims=True)
-    sums = run_sums(problem, plan, terms, Sums(slope=True), None, {SLOPE: out})
-    if sums is not None:
-        _assign(out, sums[SLOPE], plan)
 
 
 def value_and_grad(
     problem: Problem, wrt: str, out: Array | None, grad_out: Array | None
 ) -> tuple[Array, Array]:
-    """Loss and gradient, read from the operands in one pass.
-
-    Two passes only if x is broadcast along axes other than the reduced ones:
-    then the loss and the gradient are sums over different axes.
-    """
+    """Loss and gradient, read from the operands in one pass."""
     if wrt == "target":
         problem = problem.swapped()
     summed = _broadcast_axes(problem)
-    if summed and summed != _live_axes(problem):
-        value = loss(problem, None if out is not None and _overlaps(out, problem, False) else out)
-        grad = slope(problem, "x", None, grad_out, False)
-        return _copied(value, out), grad
+    together = summed == _live_axes(problem)
     grads = _Target(grad_out, problem.x_shape, problem, elementwise=not summed)
     if problem.reduction is Reduction.NONE:
-        values = _Target(out, problem.shape, problem, elementwise=True)
-        outputs = Outputs(values.array, grads.array.reshape(problem.shape))
-        run_map(problem, Terms.of(problem), outputs)
+        values = _Target(out, problem.shape, problem, elementwise=not summed)
+        _map_both(problem, values.array, grads.array, summed)
         return values.finish(), grads.finish()
     values = _Target(out, problem.plan().result_shape, problem, elementwise=False)
-    for piece, result, own, _ in _pieces(problem, summed):
-        value = values.array if result is None else values.array[result]
-        grad = grads.array if own is None else grads.array[own]
-        terms = Terms.of(piece)
-        _divide(terms, _denominator(piece))
-        if summed:
-            _reduce(piece, terms, value, Outputs(), grad)
+
+    def run(piece: _Piece) -> None:
+        problem, value, grad = piece.problem, piece.value, piece.grad
+        terms = Terms.of(problem)
+        _divide(terms, _denominator(problem))
+        if not summed:
+            _reduce(problem, terms, value, Outputs(slope=grad.reshape(problem.shape)))
+        elif together:
+            _reduce(problem, terms, value, slopes=grad)
         else:
-            _reduce(piece, terms, value, Outputs(slope=grad.reshape(piece.shape)))
+            losses = _loss_run(problem, Terms.of(problem), value, fine=True)
+            slopes = _slope_run(problem, terms, grad, summed, fine=True)
+            run_both(losses, slopes)
+            _finish_loss(losses, problem, value)
+            _finish_slope(slopes, grad)
+
+    _run_pieces(_Piece(problem, values.array, grads.array), summed, run)
     return values.finish(), grads.finish()
 
 
+def _map_both(problem: Problem, losses: Array, slopes: Array, summed: tuple[int, ...]) -> None:
+    """Losses of all elements, and their slopes or sums of these."""
+    terms = Terms.of(problem)
+    if summed:
+        _sum_slopes(problem, terms, slopes, summed, Outputs(loss=losses))
+    else:
+        run_map(problem, terms, Outputs(losses, slopes.reshape(problem.shape)))
+
+
 def _reduce(
-    problem: Problem, terms: Terms, out: Array, outputs: Outputs, slopes: Array | None = None
+    problem: Problem,
+    terms: Terms,
+    out: Array,
+    outputs: Outputs = Outputs(),  # noqa: B008 (immutable)
+    slopes: Array | None = None,
 ) -> None:
     """Mean or sum of the losses, and in the same pass outputs or sums of slopes."""
-    plan = problem.plan()
+    run = _loss_run(problem, terms, out, outputs, slopes)
+    run.run_all()
+    _finish_loss(run, problem, out, slopes)
+
+
+def _loss_run(
+    problem: Problem,
+    terms: Terms,
+    out: Array,
+    outputs: Outputs = Outputs(),  # noqa: B008 (immutable)
+    slopes: Array | None = None,
+    fine: bool = False,
+) -> SumsRun:
     weighted = _is_weighted(problem)
     wanted = Sums(True, True if weighted else None, None if slopes is None else True)
-    by = True if weighted else _count(problem, plan)
+    by = True if weighted else _count(problem, problem.plan())
     results = {LOSS: out} if slopes is None else {LOSS: out, SLOPE: slopes}
-    sums = run_sums(problem, plan, terms, wanted, by, results, outputs)
+    return SumsRun(problem, problem.plan(), terms, wanted, by, results, outputs, fine)
+
+
+def _finish_loss(run: SumsRun, problem: Problem, out: Array, slopes: Array | None = None) -> None:
+    sums = run.finish()
     if sums is not None:
-        _assign(out, _divided(sums[LOSS], sums[WEIGHT] if weighted else by), plan)
+        by = sums[WEIGHT] if _is_weighted(problem) else _count(problem, run.plan)
+        _assign(out, _divided(sums[LOSS], by), run.plan)
         if slopes is not None:
-            _assign(slopes, sums[SLOPE], plan)
+            _assign(slopes, sums[SLOPE], run.plan)
 
 
-Index = tuple[slice, ...] | None
+def _sum_slopes(
+    problem: Problem,
+    terms: Terms,
+    out: Array,
+    summed: tuple[int, ...],
+    outputs: Outputs = Outputs(),  # noqa: B008 (immutable)
+) -> None:
+    """Sums of slopes over axes, and in the same pass outputs."""
+    run = _slope_run(problem, terms, out, summed, outputs)
+    run.run_all()
+    _finish_slope(run, out)
 
 
-def _pieces(
-    problem: Problem, summed: tuple[int, ...]
-) -> Iterator[tuple[Problem, Index, Index, Index]]:
-    """Cut a problem whose gradient needs a denominator for each of many outputs.
+def _slope_run(
+    problem: Problem,
+    terms: Terms,
+    out: Array,
+    summed: tuple[int, ...],
+    outputs: Outputs = Outputs(),  # noqa: B008 (immutable)
+    fine: bool = False,
+) -> SumsRun:
+    plan = problem.plan(summed, keepdims=True)
+    return SumsRun(problem, plan, terms, Sums(slope=True), None, {SLOPE: out}, outputs, fine)
 
-    Yields problems whose denominators take little memory, and where each lies
-    in the result, in the array of x, and in an array with all axes kept; None
-    for the whole. Cuts that would change the bits of a sum are not made.
-    """
-    plan = problem.plan()
-    axis = max(plan.kept, key=lambda a: problem.shape[a], default=0)
-    count = -(-plan.outputs // MANY)
-    if count < 2 or not _is_weighted(problem) or axis in summed:
-        yield problem, None, None, None
-        return
-    bounds = [problem.shape[axis] * k // count for k in range(count + 1)]
-    parts = [slice(*pair) for pair in pairwise(bounds)]
-    cuts = [problem.cut(axis, part) for part in parts]
-    same = {(plan.lanes, plan.short)}
-    if {(c.plan().lanes, c.plan().short) for c in cuts} != same:
-        yield problem, None, None, None
-        return
-    dropped = 0 if problem.keepdims else sum(a < axis for a in problem.axes)
-    missing = len(problem.shape) - len(problem.x_shape)
-    for cut, part in zip(cuts, parts, strict=True):
-        result, own, kept = (
-            (slice(None),) * (axis - less) + (part,) for less in (dropped, missing, 0)
+
+def _finish_slope(run: SumsRun, out: Array) -> None:
+    sums = run.finish()
+    if sums is not None:
+        _assign(out, sums[SLOPE], run.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a problem, and where its results go."""
+
+    problem: Problem
+    value: Any  # array of the loss; None if it is not wanted
+    grad: Array
+    factor: Array | None = None
+
+    def cut(self, axis: int, part: slice) -> _Piece:
+        """Take a part of an axis that the reduction keeps."""
+        problem = self.problem
+        dropped = 0 if problem.keepdims else sum(a < axis for a in problem.axes)
+        own = axis - len(problem.shape) + len(problem.x_shape)
+        is_own = own >= 0 and problem.x_shape[own] != 1
+        return _Piece(
+            problem.cut(axis, part),
+            _part(self.value, axis - dropped, part),
+            _part(self.grad, own, part) if is_own else self.grad,
+            _part(self.factor, axis, part),
         )
-        yield cut, result, own, kept
+
+
+def _part(array: Any, axis: int, part: slice) -> Any:
+    return None if array is None else array[(slice(None),) * axis + (part,)]
+
+
+def _run_pieces(piece: _Piece, summed: tuple[int, ...], run: Callable[[_Piece], None]) -> None:
+    """Run a problem, by halves if the denominators of its gradient take much memory.
+
+    Halves of an axis along which x is broadcast each give a part of the gradient.
+    """
+    axis = _axis_to_halve(piece.problem, summed)
+    if axis is None:
+        run(piece)
+        return
+    size = piece.problem.shape[axis]
+    halves = [piece.cut(axis, part) for part in (slice(size // 2), slice(size // 2, size))]
+    if axis in summed:
+        halves = [replace(half, grad=np.empty(piece.grad.shape)) for half in halves]
+    for half in halves:
+        _run_pieces(half, summed, run)
+    if axis in summed:
+        with np.errstate(all="ignore"):
+            piece.grad[...] = round_once(halves[0].grad + halves[1].grad, piece.grad.dtype)
+
+
+def _axis_to_halve(problem: Problem, summed: tuple[int, ...]) -> int | None:
+    """Kept axis to cut, if there are many denominators; no cut that would change bits."""
+    plan = problem.plan()
+    if plan.outputs <= MANY or not _is_weighted(problem):
+        return None
+    for axis in sorted((a for a in plan.kept if problem.shape[a] > 1), key=lambda a: a in summed):
+        size = problem.shape[axis]
+        halves = [problem.cut(axis, slice(n)).plan() for n in (size // 2, size - size // 2)]
+        if {(h.lanes, h.short) for h in halves} == {(plan.lanes, plan.short)}:
+            return axis
+    return None
 
 
 def _is_weighted(problem: Problem) -> bool:
@@ -172,7 +256,9 @@ def _denominator(problem: Problem) -> Array | float | None:
         return _count(problem, plan)
     terms = Terms(weight=problem.weight, where=problem.where)
     weights = np.empty(plan.result_shape)
-    sums = run_sums(problem, plan, terms, Sums(weight=True), None, {WEIGHT: weights})
+    run = SumsRun(problem, plan, terms, Sums(weight=True), None, {WEIGHT: weights})
+    run.run_all()
+    sums = run.finish()
     if sums is not None:
         _assign(weights, sums[WEIGHT], plan)
     return weights if weights.size != 1 else float(weights.reshape(())[()])

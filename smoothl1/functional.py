@@ -278,8 +278,7 @@ def smooth_l1_value_and_grad(
     Notes
     -----
     A mean with weights or a mask reads these once more beforehand, since
-    their sum divides the gradient. If the argument is broadcast along axes
-    other than the reduced ones, the operands are read twice.
+    their sum divides the gradient.
 
     Examples
     --------

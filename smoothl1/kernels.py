@@ -115,10 +115,10 @@ def reduce_flat(o, outputs, wanted, results, unit_blocks, size, first, last):
 
 
 @parallel_kernel
-def reduce_flat_parallel(o, outputs, wanted, results, unit_blocks, size, bounds, done):
+def reduce_flat_parallel(o, outputs, wanted, results, unit_blocks, size, ranges, done):
     """`reduce_flat` on numba's threads."""
     for chunk in prange(done.size):
-        low, high = bounds[chunk], bounds[chunk + 1]
+        low, high = ranges[chunk, 0], ranges[chunk, 1]
         reduce_flat(o, outputs, wanted, results, unit_blocks, size, low, high)
         done[chunk] = 1
 
@@ -141,10 +141,10 @@ def reduce_long(o, outputs, wanted, results, denominator, geometry, first, last)
 
 
 @parallel_kernel
-def reduce_long_parallel(o, outputs, wanted, results, denominator, geometry, bounds, done):
+def reduce_long_parallel(o, outputs, wanted, results, denominator, geometry, ranges, done):
     """`reduce_long` on numba's threads."""
     for chunk in prange(done.size):
-        low, high = bounds[chunk], bounds[chunk + 1]
+        low, high = ranges[chunk, 0], ranges[chunk, 1]
         reduce_long(o, outputs, wanted, results, denominator, geometry, low, high)
         done[chunk] = 1
 
@@ -171,10 +171,10 @@ def reduce_short(o, outputs, wanted, results, denominator, geometry, first, last
 
 
 @parallel_kernel
-def reduce_short_parallel(o, outputs, wanted, results, denominator, geometry, bounds, done):
+def reduce_short_parallel(o, outputs, wanted, results, denominator, geometry, ranges, done):
     """`reduce_short` on numba's threads."""
     for chunk in prange(done.size):
-        low, high = bounds[chunk], bounds[chunk + 1]
+        low, high = ranges[chunk, 0], ranges[chunk, 1]
         reduce_short(o, outputs, wanted, results, denominator, geometry, low, high)
         done[chunk] = 1
 
@@ -191,10 +191,10 @@ def map_runs(o, outputs, size, first, last):
 
 
 @parallel_kernel
-def map_runs_parallel(o, outputs, size, bounds, done):
+def map_runs_parallel(o, outputs, size, ranges, done):
     """`map_runs` on numba's threads."""
     for chunk in prange(done.size):
-        map_runs(o, outputs, size, bounds[chunk], bounds[chunk + 1])
+        map_runs(o, outputs, size, ranges[chunk, 0], ranges[chunk, 1])
         done[chunk] = 1
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import kernels, threads
 from .gather import ABSENT, describe_input, describe_output
-from .plan import SPAN, Plan, coalesce, units
+from .plan import SPAN, Division, Plan, coalesce, divide
 from .problem import Problem
 from .records import Geometry, Operands, Outputs, Sums
 from .validate import Array, broadcast, dtype_name
@@ -24,6 +24,7 @@ FEW = 1 << 14  # sums: their partial sums take at most 1 MiB
 NATIVE = ("float64", "float32")
 FLAT = {"x": NATIVE, "target": NATIVE, "weight": NATIVE, "where": ("bool",)}
 TINY = 1e-300  # a divisor without a finite reciprocal, or nearly so
+FINE = 1 << 12  # elements of a small task
 UNITS_PER_THREAD = 32  # so that the last ones to finish wait for little
 
 
@@ -67,73 +68,88 @@ def run_map(problem: Problem, terms: Terms, outputs: Outputs) -> None:
     """Write elementwise outputs."""
     plan = problem.plan((), keepdims=False)
     operands, arranged = _arrange(terms, outputs, plan, problem)
-    tasks = -(-plan.size // SPAN)
+    tasks = threads.all_tasks(-(-plan.size // SPAN))
     arguments = (operands, arranged, plan.size)
     threads.run(kernels.map_runs, kernels.map_runs_parallel, arguments, tasks, plan.size)
 
 
-def run_sums(
-    problem: Problem,
-    plan: Plan,
-    terms: Terms,
-    wanted: Sums,
-    denominator: float | bool | None,
-    results: dict[int, Array],
-    outputs: Outputs = Outputs(),  # noqa: B008 (immutable)
-) -> dict[int, Array] | None:
-    """Make the wanted sums, and elementwise outputs on the way.
+class SumsRun:
+    """A kernel that makes the wanted sums, and elementwise outputs on the way.
 
     Few sums come back as float64 under LOSS, WEIGHT and SLOPE, in the order
     of the plan and not yet divided. Many are divided by the kernels and
-    stored in ``results``; then there is nothing to return.
+    stored in ``results``; then there is nothing to come back.
     """
-    operands, arranged = _arrange(terms, outputs, plan, problem)
-    rows = [row for row, flag in enumerate(wanted) if flag]
-    if plan.outputs > FEW:
-        table = _describe_results(results, rows, plan)
-        by = 1.0 if denominator is None else denominator
-        _launch(plan, (operands, arranged, wanted, table), by, 1, plan.blocks)
-        return None
-    count, each = _divide_work(plan)
-    parts = np.empty((3, count * plan.outputs))
-    _launch(plan, (operands, arranged, wanted, parts), 1.0, count, each)
-    return {row: _tree(parts[row].reshape(count, plan.outputs)) for row in rows}
+
+    def __init__(
+        self,
+        problem: Problem,
+        plan: Plan,
+        terms: Terms,
+        wanted: Sums,
+        denominator: float | bool | None,
+        results: dict[int, Array],
+        outputs: Outputs = Outputs(),  # noqa: B008 (immutable)
+        fine: bool = False,
+    ) -> None:
+        operands, arranged = _arrange(terms, outputs, plan, problem)
+        self._rows = [row for row, flag in enumerate(wanted) if flag]
+        self.plan = plan
+        if plan.outputs > FEW:
+            self._parts = None
+            self.division = Division(plan, 1, max(1, plan.blocks))
+            table = _describe_results(results, self._rows, plan)
+        else:
+            self.division = _divide_work(plan, fine)
+            table = self._parts = np.empty((3, self.division.count * plan.outputs))
+        by = 1.0 if denominator is None or self._parts is not None else denominator
+        self._serial, self._parallel, rest = _kernels(self.division, by)
+        self._arguments = (operands, arranged, wanted, table, *rest)
+
+    def run(self, ranges: threads.Ranges) -> None:
+        """Run the tasks of some ranges."""
+        elements = self.plan.size * int((ranges[:, 1] - ranges[:, 0]).sum())
+        elements //= max(1, self.division.tasks)
+        threads.run(self._serial, self._parallel, self._arguments, ranges, elements)
+
+    def run_all(self) -> None:
+        """Run all tasks."""
+        self.run(threads.all_tasks(self.division.tasks))
+
+    def finish(self) -> dict[int, Array] | None:
+        """Add up the parts of each sum, when all tasks have run."""
+        if self._parts is None:
+            return None
+        shape = self.division.count, self.plan.outputs
+        return {row: _tree(self._parts[row].reshape(shape)) for row in self._rows}
 
 
-def _divide_work(plan: Plan) -> tuple[int, int]:
-    """Number of units that each sum is made in, and blocks in one."""
-    if plan.short or threads.choose_runner(plan.size) == threads.SERIAL:
-        return 1, max(1, plan.blocks)
-    most = max(1, FEW // max(1, plan.outputs)) * plan.outer * plan.tiles
-    return units(plan, min(most, UNITS_PER_THREAD * threads.get_num_threads()))
-
-
-def _launch(
-    plan: Plan,
-    arguments: tuple[Any, ...],
-    denominator: float | bool | None,
-    count: int,
-    each: int,
-) -> None:
-    if plan.short:
-        tasks = -(-plan.outer // (SPAN // (plan.rows * plan.columns)))
-        serial, parallel = kernels.reduce_short, kernels.reduce_short_parallel
-    elif plan.outputs == 1:
-        threads.run(
-            kernels.reduce_flat,
-            kernels.reduce_flat_parallel,
-            (*arguments, each, plan.size),
-            count,
-            plan.size,
-        )
-        return
+def _divide_work(plan: Plan, fine: bool) -> Division:
+    """Division into as many tasks as the threads like, or into small ones."""
+    if fine:
+        wanted = plan.size // FINE
+    elif threads.choose_runner(plan.size) == threads.SERIAL:
+        wanted = 1
     else:
-        tasks = count * plan.outer * plan.tiles
-        serial, parallel = kernels.reduce_long, kernels.reduce_long_parallel
+        wanted = UNITS_PER_THREAD * threads.get_num_threads()
+    parts = 4 * FEW if fine else FEW
+    most = max(1, parts // max(1, plan.outputs)) * plan.outer * plan.tiles
+    return divide(plan, min(most, wanted))
+
+
+def _kernels(division: Division, denominator: float | bool) -> tuple[Any, Any, tuple[Any, ...]]:
+    """Serial and parallel kernel for a plan, and the last of their arguments."""
+    plan = division.plan
+    if plan.outputs == 1 and not plan.short:
+        rest = (division.each, plan.size)
+        return kernels.reduce_flat, kernels.reduce_flat_parallel, rest
     geometry = Geometry(
-        *(plan.outer, plan.rows, plan.columns, plan.tile, plan.lanes, each, each.bit_length())
+        *(plan.outer, plan.rows, plan.columns, plan.tile, plan.lanes),
+        *(division.each, division.each.bit_length()),
     )
-    threads.run(serial, parallel, (*arguments, denominator, geometry), tasks, plan.size)
+    if plan.short:
+        return kernels.reduce_short, kernels.reduce_short_parallel, (denominator, geometry)
+    return kernels.reduce_long, kernels.reduce_long_parallel, (denominator, geometry)
 
 
 def _tree(parts: Array) -> Array:

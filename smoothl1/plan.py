@@ -64,6 +64,36 @@ class Plan:
         return -(-self.rows // (DEPTH * self.lanes))
 
 
+@dataclass(frozen=True, slots=True)
+class Division:
+    """How the work of a plan is cut into tasks that do not depend on each other.
+
+    Each sum is made in ``count`` units of ``each`` blocks, and a task is one
+    unit of one tile; or, if the plan is short, one run that holds some outputs.
+    """
+
+    plan: Plan
+    count: int
+    each: int
+
+    @property
+    def groups(self) -> int:
+        """Outer outputs in the run of a short plan."""
+        return SPAN // (self.plan.rows * self.plan.columns)
+
+    @property
+    def unit_rows(self) -> int:
+        """Rows of a unit."""
+        return self.each * DEPTH * self.plan.lanes
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        if self.plan.short:
+            return -(-self.plan.outer // self.groups)
+        return self.count * self.plan.outer * self.plan.tiles
+
+
 def memory_order(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
     """Axes from the slowest to the fastest in memory; C order when in doubt."""
     axes = tuple(range(len(shape)))
@@ -140,15 +170,14 @@ def coalesce(
     return tuple(n for n, _ in merged), tuple(s for _, s in merged)
 
 
-def units(plan: Plan, wanted: int) -> tuple[int, int]:
+def divide(plan: Plan, wanted: int) -> Division:
     """Split each sum into units of 2**k blocks so that about ``wanted`` tasks exist.
 
     Any power of two gives the same tree, so the choice cannot change bits.
-    Returns the number of units and the blocks in one.
     """
     tasks = max(1, plan.outer * plan.tiles)
     blocks = max(1, plan.blocks)
     each = 1
-    while -(-blocks // each) * tasks > max(wanted, tasks):
+    while not plan.short and -(-blocks // each) * tasks > max(wanted, tasks):
         each *= 2
-    return -(-blocks // each), each
+    return Division(plan, 1 if plan.short else -(-blocks // each), each)

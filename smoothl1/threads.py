@@ -171,37 +171,49 @@ def _load_tbb() -> None:
                 return
 
 
+Ranges = np.ndarray[Any, np.dtype[np.int64]]  # first and last task of each range
+
+
 def run(
     kernel: Callable[..., Any],
     parallel_kernel: Callable[..., Any],
     arguments: tuple[Any, ...],
-    tasks: int,
+    ranges: Ranges,
     elements: int,
 ) -> None:
-    """Run all tasks of a kernel by whatever is safe and fastest now."""
+    """Run the tasks of some ranges by whatever is safe and fastest now."""
     runner = choose_runner(elements)
-    if runner == SERIAL or tasks < 2:
-        kernel(*arguments, 0, tasks)
+    if runner == SERIAL or (ranges[:, 1] - ranges[:, 0]).sum() < 2:
+        for first, last in ranges.tolist():
+            kernel(*arguments, first, last)
     elif runner == PRANGE:
-        _run_prange(kernel, parallel_kernel, arguments, tasks)
+        _run_prange(kernel, parallel_kernel, arguments, _cut(ranges, get_num_threads()))
     else:
-        _run_pool(kernel, arguments, tasks)
+        _run_pool(kernel, arguments, _cut(ranges, CHUNKS_PER_THREAD * get_num_threads()))
 
 
-def _bounds(tasks: int, chunks: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    chunks = min(tasks, chunks)
-    return np.arange(chunks + 1, dtype=np.int64) * tasks // chunks
+def all_tasks(tasks: int) -> Ranges:
+    """One range of so many tasks."""
+    return np.array([[0, tasks]], np.int64)
+
+
+def _cut(ranges: Ranges, chunks: int) -> Ranges:
+    """Cut ranges so that there are at least so many, if there are so many tasks."""
+    pieces = -(-chunks // len(ranges))
+    first, last = ranges[:, :1], ranges[:, 1:]
+    bounds = first + (last - first) * np.arange(pieces + 1) // pieces
+    cut = np.stack([bounds[:, :-1].ravel(), bounds[:, 1:].ravel()], axis=1)
+    return cut[cut[:, 0] < cut[:, 1]]
 
 
 def _run_prange(
     kernel: Callable[..., Any],
     parallel_kernel: Callable[..., Any],
     arguments: tuple[Any, ...],
-    tasks: int,
+    ranges: Ranges,
 ) -> None:
-    bounds = _bounds(tasks, get_num_threads())
-    done = np.zeros(bounds.size - 1, np.uint8)
-    parallel_kernel(*arguments, bounds, done)
+    done = np.zeros(len(ranges), np.uint8)
+    parallel_kernel(*arguments, ranges, done)
     if not done.all():
         warnings.warn(
             "numba's parallel loop left work undone; smoothl1 did it again on one thread",
@@ -209,14 +221,12 @@ def _run_prange(
             stacklevel=2,
         )
         for chunk in np.flatnonzero(done == 0):
-            kernel(*arguments, bounds[chunk], bounds[chunk + 1])
+            kernel(*arguments, *ranges[chunk])
 
 
-def _run_pool(kernel: Callable[..., Any], arguments: tuple[Any, ...], tasks: int) -> None:
-    threads = get_num_threads()
-    bounds = _bounds(tasks, CHUNKS_PER_THREAD * threads)
-    job = _Job(lambda chunk: kernel(*arguments, bounds[chunk], bounds[chunk + 1]), bounds.size - 1)
-    _pool.help_with(job, threads - 1)
+def _run_pool(kernel: Callable[..., Any], arguments: tuple[Any, ...], ranges: Ranges) -> None:
+    job = _Job(lambda chunk: kernel(*arguments, *ranges[chunk]), len(ranges))
+    _pool.help_with(job, get_num_threads() - 1)
     try:
         job.work()
     except BaseException:

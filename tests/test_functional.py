@@ -484,3 +484,19 @@ def test_many_weighted_means(shape, axis, keepdims):
     spread = vector if keepdims else np.expand_dims(vector, axes)
     got = sl.smooth_l1_grad(x, target, weight=weight, grad_output=vector, **options)
     np.testing.assert_allclose(got, wanted * spread, rtol=1e-12)
+
+
+@pytest.mark.parametrize("own", [(2, 1), (1, 1), ()])
+def test_many_weighted_means_under_one_gradient(own):
+    """The parts that each piece adds to the gradient are put together."""
+    rng = np.random.default_rng(51)
+    x, target, weight = rng.normal(size=own), *rng.normal(size=(2, 2, 300_000))
+    options = {"beta": 0.3, "axis": 0, "weight": np.abs(weight)}
+    vector = rng.normal(size=300_000)
+    slopes = np.abs(weight) * np.clip((x - target) / 0.3, -1, 1) / np.abs(weight).sum(axis=0)
+    summed = tuple(a for a in range(2) if np.broadcast_shapes(own, (1, 1))[a] == 1)
+    value, grad = sl.smooth_l1_value_and_grad(x, target, **options)
+    assert same_bits(value, sl.smooth_l1_loss(x, target, **options))
+    np.testing.assert_allclose(grad, slopes.sum(axis=summed).reshape(own), rtol=1e-11)
+    got = sl.smooth_l1_grad(x, target, grad_output=vector, **options)
+    np.testing.assert_allclose(got, (vector * slopes).sum(axis=summed).reshape(own), rtol=1e-11)

@@ -55,6 +55,12 @@ cases = {
     "weighted means over nothing": lambda x, t, w: sl.smooth_l1_hess(
         x, t, axis=(), weight=x, out=t
     ),
+    "weighted gradient that sums over many means": lambda x, t, w: sl.smooth_l1_grad(
+        x[:2].reshape(2, 1), t.reshape(2, -1), axis=0, weight=x.reshape(2, -1)
+    ),
+    "loss and gradient over different axes": lambda x, t, w: sl.smooth_l1_value_and_grad(
+        x[:1024], t.reshape(-1, 1024), beta=0.3
+    ),
     "many sums": lambda x, t, w: sl.smooth_l1_loss(
         x.reshape(64, -1), t.reshape(64, -1), axis=0, out=np.ones(x.size // 64, "f4"), where=w[:1]
     ),
@@ -73,7 +79,7 @@ for name, call in cases.items():
 def test_peak_memory(run_python):
     out = run_python(CODE, timeout=300)
     grown = {name: float(size) for name, size in (line.split(": ") for line in out.splitlines())}
-    assert len(grown) == 18
+    assert len(grown) == 20
     outputs = {"many sums": 0.5, "masked loss and gradient of many means": 16.0}
     allowed = {name: 2.0 + outputs.get(name, 0.0) for name in grown}
     assert {name: size for name, size in grown.items() if size > allowed[name]} == {}

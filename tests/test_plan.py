@@ -2,7 +2,16 @@ import math
 
 import pytest
 
-from smoothl1.plan import LANES, SPAN, TILE, coalesce, make_plan, memory_order, reduced_shape, units
+from smoothl1.plan import (
+    LANES,
+    SPAN,
+    TILE,
+    coalesce,
+    divide,
+    make_plan,
+    memory_order,
+    reduced_shape,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +72,11 @@ def test_a_row_of_lanes_fits_a_run(rows, columns):
 def test_units_are_powers_of_two_that_cover_all_blocks():
     plan = make_plan((10**7,), (0,), False, (0,))
     for wanted in (1, 2, 3, 8, 64, 10**6):
-        count, each = units(plan, wanted)
+        division = divide(plan, wanted)
+        count, each = division.count, division.each
         assert each & (each - 1) == 0
         assert (count - 1) * each < plan.blocks <= count * each
-        assert count <= max(wanted, 1)
+        assert division.tasks == count <= max(wanted, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Runners: same bits, and no way to end or hang a process."""
 
+import numpy as np
 import pytest
 
 import smoothl1 as sl
@@ -158,7 +159,7 @@ def test_errors_in_the_pool_reach_the_caller():
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        threads._run_pool(fail, (), 4)
+        threads._run_pool(fail, (), np.array([[0, 2], [2, 4]]))
 
 
 def test_daemon_threads_at_exit(run_python):
@@ -259,7 +260,7 @@ def test_an_interrupted_caller_waits_for_its_helpers(monkeypatch):
 
     monkeypatch.setattr(threads, "_threads", 3)
     with pytest.raises(KeyboardInterrupt):
-        threads._run_pool(slow, (), 100)
+        threads._run_pool(slow, (), threads._cut(threads.all_tasks(100), 12))
     assert not inside
 
 
