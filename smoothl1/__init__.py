@@ -2,10 +2,12 @@
 
 `smooth_l1_loss`, `smooth_l1_grad`, `smooth_l1_value_and_grad` and
 `smooth_l1_hess` work on arrays of any shape, layout and floating type;
-`SmoothL1Loss` is the same as a module. Importing the package loads NumPy and
-nothing else; the compiler is loaded by the first call.
+`SmoothL1Loss` is the same as a module, and `optimize` has objectives for
+SciPy. Importing the package loads NumPy and nothing else; the compiler is
+loaded by the first call.
 """
 
+from . import optimize
 from .functional import (
     huber_loss,
     smooth_l1_grad,
@@ -25,6 +27,7 @@ __all__ = [
     "SmoothL1LossConfig",
     "get_num_threads",
     "huber_loss",
+    "optimize",
     "set_num_threads",
     "smooth_l1_grad",
     "smooth_l1_hess",

@@ -121,7 +121,7 @@ class SumsRun:
         if self._parts is None:
             return None
         shape = self.division.count, self.plan.outputs
-        return {row: _tree(self._parts[row].reshape(shape)) for row in self._rows}
+        return {row: add_pairs(self._parts[row].reshape(shape)) for row in self._rows}
 
 
 def _divide_work(plan: Plan, fine: bool) -> Division:
@@ -152,7 +152,7 @@ def _kernels(division: Division, denominator: float | bool) -> tuple[Any, Any, t
     return kernels.reduce_long, kernels.reduce_long_parallel, (denominator, geometry)
 
 
-def _tree(parts: Array) -> Array:
+def add_pairs(parts: Array) -> Array:
     """Add up partial sums in neighbouring pairs."""
     with np.errstate(all="ignore"):
         while len(parts) > 1:

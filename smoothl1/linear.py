@@ -1,0 +1,332 @@
+"""Fused linear model: predictions, slopes and their gradient while rows are in cache.
+
+A block of rows of X is read once: ``X @ w``, the loss and the slope of each
+residual, and the block's share of ``X.T @ slope``. With a direction, slopes
+are second derivatives times ``X @ direction``, for products with the Hessian.
+
+Rows stored row by row or column by column are read where they lie, all others
+(integers, half precision, swapped bytes, any strides) are gathered block by
+block. Every layout gives the same bits: predictions add the columns in order,
+in tiles of COLUMNS; gradients add the rows of a block in groups of eight, and
+the blocks in a tree of neighbouring pairs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange, types
+
+from .blocks import accumulate
+from .gather import prefetch, transfer
+from .jit import by_type, helper, kernel, parallel_kernel
+from .plan import LANES, SPAN
+from .sums import clear, fold
+
+COLUMNS = 512  # products added one after another
+GROUP = 8  # rows that are worked on side by side
+AHEAD = 1 << 14  # bytes: asking for rows so early makes a pass 3 times as fast
+
+
+class Matrix(NamedTuple):
+    """X, as kernels take it."""
+
+    data: Any  # flat array, or a description (see `gather.describe_input`)
+    step: int  # elements from one row to the next, or from one column
+    by_column: Any  # True if columns lie together, None if rows do
+
+
+class Scratch(NamedTuple):
+    """Memory of one thread."""
+
+    rows: Any  # gathered rows
+    raw: Any  # their bytes
+    predicted: Any
+    factor: Any
+    slope: Any
+    part: Any
+    lanes: Any  # of the sums of losses and slopes
+    tree: Any  # one row for each level: gradient, sum of slopes, sum of losses
+
+
+@helper
+def _predict(data, base, step, by_column, w, out, part):
+    """Put the products of the rows with w, and the intercept at its end, into out."""
+    p, n = np.uintp(w.size - 1), np.uintp(out.size)
+    for i in range(n):
+        out[i] = w[p]
+    for low in range(np.uintp(0), p, np.uintp(COLUMNS)):
+        high = min(low + np.uintp(COLUMNS), p)
+        if by_column is None:
+            _multiply_rows(data, np.uintp(base), np.uintp(step), w, low, high, part[:n])
+        else:
+            _multiply_columns(data, np.uintp(base), np.uintp(step), w, low, high, part[:n])
+        for i in range(n):
+            out[i] += part[i]
+
+
+@helper
+def _ask(data, place, elements):
+    """Prefetch elements that a short while later will be read."""
+    size = np.int64(elements) * data.itemsize
+    if size <= AHEAD:
+        prefetch(data.ctypes.data + np.int64(place) * data.itemsize, size)
+
+
+@helper
+def _multiply_rows(data, base, step, w, low, high, out):
+    n = np.uintp(out.size)
+    i, at = np.uintp(0), base
+    while i + np.uintp(GROUP) <= n:
+        a = b = c = d = e = f = g = h = 0.0
+        if low == 0:
+            _ask(data, at + np.uintp(AHEAD // data.itemsize), np.uintp(GROUP) * step)
+        for j in range(low, high):
+            q, factor = at + j, w[j]
+            a += data[q] * factor
+            b += data[q + step] * factor
+            c += data[q + np.uintp(2) * step] * factor
+            d += data[q + np.uintp(3) * step] * factor
+            e += data[q + np.uintp(4) * step] * factor
+            f += data[q + np.uintp(5) * step] * factor
+            g += data[q + np.uintp(6) * step] * factor
+            h += data[q + np.uintp(7) * step] * factor
+        out[i], out[i + np.uintp(1)] = a, b
+        out[i + np.uintp(2)], out[i + np.uintp(3)] = c, d
+        out[i + np.uintp(4)], out[i + np.uintp(5)] = e, f
+        out[i + np.uintp(6)], out[i + np.uintp(7)] = g, h
+        i += np.uintp(GROUP)
+        at += np.uintp(GROUP) * step
+    while i < n:
+        a = 0.0
+        for j in range(low, high):
+            a += data[at + j] * w[j]
+        out[i] = a
+        i += np.uintp(1)
+        at += step
+
+
+@helper
+def _multiply_columns(data, base, step, w, low, high, out):
+    n = np.uintp(out.size)
+    for i in range(n):
+        out[i] = 0.0
+    j, at = low, base + low * step
+    while j + np.uintp(4) <= high:  # four at once, so that out is touched less
+        a, b, c, d = w[j], w[j + np.uintp(1)], w[j + np.uintp(2)], w[j + np.uintp(3)]
+        for k in range(4):
+            _ask(data, at + np.uintp(k) * step + n, n)
+        for i in range(n):
+            q = at + i
+            partial = (out[i] + data[q] * a) + data[q + step] * b
+            partial += data[q + np.uintp(2) * step] * c
+            out[i] = partial + data[q + np.uintp(3) * step] * d
+        j += np.uintp(4)
+        at += np.uintp(4) * step
+    while j < high:
+        a = w[j]
+        for i in range(n):
+            out[i] += data[at + i] * a
+        j += np.uintp(1)
+        at += step
+
+
+@helper
+def _project(data, base, step, by_column, slope, out):
+    """Put the sums of rows times slopes into the first entries of out, all but two."""
+    if by_column is None:
+        _project_rows(data, np.uintp(base), np.uintp(step), slope, out)
+    else:
+        _project_columns(data, np.uintp(base), np.uintp(step), slope, out)
+
+
+@helper
+def _project_rows(data, base, step, slope, out):
+    p, n = np.uintp(out.size - 2), np.uintp(slope.size)
+    for j in range(p):
+        out[j] = 0.0
+    i, at = np.uintp(0), base
+    while i + np.uintp(GROUP) <= n:
+        a, b, c, d = (
+            slope[i],
+            slope[i + np.uintp(1)],
+            slope[i + np.uintp(2)],
+            slope[i + np.uintp(3)],
+        )
+        i += np.uintp(4)
+        e, f, g, h = (
+            slope[i],
+            slope[i + np.uintp(1)],
+            slope[i + np.uintp(2)],
+            slope[i + np.uintp(3)],
+        )
+        i += np.uintp(4)
+        for j in range(p):
+            q = at + j
+            first = data[q] * a + data[q + step] * b
+            second = data[q + np.uintp(2) * step] * c + data[q + np.uintp(3) * step] * d
+            third = data[q + np.uintp(4) * step] * e + data[q + np.uintp(5) * step] * f
+            fourth = data[q + np.uintp(6) * step] * g + data[q + np.uintp(7) * step] * h
+            out[j] += (first + second) + (third + fourth)
+        at += np.uintp(GROUP) * step
+    while i < n:
+        a = slope[i]
+        for j in range(p):
+            out[j] += data[at + j] * a
+        i += np.uintp(1)
+        at += step
+
+
+@helper
+def _project_columns(data, base, step, slope, out):
+    n = np.uintp(slope.size)
+    whole = n // np.uintp(GROUP) * np.uintp(GROUP)
+    at = base
+    for j in range(np.uintp(out.size - 2)):
+        total = 0.0
+        for group in range(whole // np.uintp(GROUP)):
+            i = group * np.uintp(GROUP)
+            q = at + i
+            first = data[q] * slope[i] + data[q + np.uintp(1)] * slope[i + np.uintp(1)]
+            i, q = i + np.uintp(2), q + np.uintp(2)
+            second = data[q] * slope[i] + data[q + np.uintp(1)] * slope[i + np.uintp(1)]
+            i, q = i + np.uintp(2), q + np.uintp(2)
+            third = data[q] * slope[i] + data[q + np.uintp(1)] * slope[i + np.uintp(1)]
+            i, q = i + np.uintp(2), q + np.uintp(2)
+            fourth = data[q] * slope[i] + data[q + np.uintp(1)] * slope[i + np.uintp(1)]
+            total += (first + second) + (third + fourth)
+        for i in range(whole, n):
+            total += data[at + i] * slope[i]
+        out[j] = total
+        at += step
+
+
+@helper
+def _part(array, low, high):
+    return None if array is None else array[low:high]
+
+
+@helper
+def _slopes(predicted, y, weight, factor, beta, slope, lanes):
+    """Put slopes, or second derivatives times a factor, into slope; sum them and the losses."""
+    n = slope.size
+    clear(lanes, 0, LANES)
+    clear(lanes, 1, LANES)
+    if factor is None:
+        accumulate(
+            predicted, y, beta, None, weight, None, None, None, None, None, None, None,
+            None, slope, lanes[0], None, lanes[1], 0, n, None,
+        )  # fmt: skip
+    else:
+        accumulate(
+            predicted, y, beta, None, weight, None, factor, None, None, None, True, None,
+            None, slope, lanes[0], None, lanes[1], 0, n, None,
+        )  # fmt: skip
+    fold(lanes, 0, LANES, 1)
+    fold(lanes, 1, LANES, 1)
+
+
+@helper
+def _factor(data, base, step, by_column, direction, scratch, n):
+    if direction is None:
+        return None
+    _predict(data, base, step, by_column, direction, scratch.factor[:n], scratch.part)
+    return scratch.factor[:n]
+
+
+@helper
+def _add_rows(data, base, step, by_column, y, weight, w, direction, beta, scratch):
+    """Sums of a block of rows, into the first level of the tree."""
+    n, sums = y.size, scratch.tree[0]
+    predicted, slope, lanes = scratch.predicted[:n], scratch.slope[:n], scratch.lanes
+    _predict(data, base, step, by_column, w, predicted, scratch.part)
+    factor = _factor(data, base, step, by_column, direction, scratch, n)
+    _slopes(predicted, y, weight, factor, beta, slope, lanes)
+    _project(data, base, step, by_column, slope, sums)
+    sums[sums.size - 1] = lanes[0, 0]
+    sums[sums.size - 2] = lanes[1, 0]
+
+
+@by_type
+def _add_block(matrix, y, weight, w, direction, beta, low, scratch):
+    if matrix[0].dtype == types.int64:
+
+        def gathered(matrix, y, weight, w, direction, beta, low, scratch):
+            p, rows = w.size - 1, scratch.rows
+            for start in range(0, y.size * p, SPAN):
+                stop = min(start + SPAN, y.size * p)
+                transfer(matrix.data, low * p + start, rows[start:stop], scratch.raw)
+            _add_rows(rows, 0, p, None, y, weight, w, direction, beta, scratch)
+
+        return gathered
+
+    def where_it_lies(matrix, y, weight, w, direction, beta, low, scratch):
+        step, by_column = matrix.step, matrix.by_column
+        base = low * step if by_column is None else low
+        _add_rows(matrix.data, base, step, by_column, y, weight, w, direction, beta, scratch)
+
+    return where_it_lies
+
+
+@helper
+def _push(tree, block):
+    """Put the sums of the block of this number into the tree, as a binary counter."""
+    level = 1
+    while block & 1:
+        for i in range(tree.shape[1]):
+            tree[0, i] += tree[level, i]
+        block >>= 1
+        level += 1
+    for i in range(tree.shape[1]):
+        tree[level, i] = tree[0, i]
+
+
+@helper
+def _drain(tree, blocks, out):
+    """Add up what a tree of so many blocks holds."""
+    level, first = 1, True
+    while blocks:
+        if blocks & 1:
+            for i in range(out.size):
+                out[i] = tree[level, i] if first else tree[level, i] + out[i]
+            first = False
+        blocks >>= 1
+        level += 1
+
+
+@kernel
+def linear_sums(
+    matrix, y, weight, w, direction, beta, parts, block_rows, unit_blocks, levels, first, last
+):
+    """Gradient, sum of slopes and sum of losses: a task is a unit of blocks of rows."""
+    p, blocks = w.size - 1, -(-y.size // block_rows)
+    room = block_rows * p if matrix.by_column is None else 0
+    buffers = np.empty((4, block_rows))
+    scratch = Scratch(
+        np.empty(room), np.empty(SPAN * 8, np.uint8), buffers[0], buffers[1], buffers[2],
+        buffers[3], np.empty((2, LANES)), np.empty((levels + 2, p + 2)),
+    )  # fmt: skip
+    for task in range(first, last):
+        start = task * unit_blocks
+        stop = min(start + unit_blocks, blocks)
+        for block in range(start, stop):
+            low = block * block_rows
+            high = min(low + block_rows, y.size)
+            share = _part(weight, low, high)
+            _add_block(matrix, y[low:high], share, w, direction, beta, low, scratch)
+            _push(scratch.tree, block - start)
+        _drain(scratch.tree, stop - start, parts[task])
+
+
+@parallel_kernel
+def linear_sums_parallel(
+    matrix, y, weight, w, direction, beta, parts, block_rows, unit_blocks, levels, ranges, done
+):
+    """`linear_sums` on numba's threads."""
+    for chunk in prange(done.size):
+        linear_sums(
+            matrix, y, weight, w, direction, beta, parts, block_rows, unit_blocks, levels,
+            ranges[chunk, 0], ranges[chunk, 1],
+        )  # fmt: skip
+        done[chunk] = 1

@@ -1,0 +1,236 @@
+"""Linear models as objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .arguments import Vector, at_least_0, check_total, finite_vector, total_weight, vector, weights
+from .designs import make_design
+from .objective import Objective
+from .validate import Array, check_flag
+
+
+class LinearObjective(Objective):
+    """Smooth L1 loss of a linear model, as a function of its coefficients.
+
+    ``mean(weight * l(X @ coef + intercept - y)) + l2 / 2 * sum(coef**2)`` with
+    the loss l of `smoothl1.smooth_l1_loss`. The parameters are one vector: the
+    coefficients, then the intercept if there is one.
+
+    Parameters
+    ----------
+    X : array_like, sparse matrix or LinearOperator of shape (n, p)
+        One row per observation, n at least 1. Arrays are read where they lie,
+        in one pass per evaluation and in constant extra memory, whatever
+        their order, strides or number type; a `numpy.memmap` may be larger
+        than the memory.
+    y : array_like of shape (n,)
+        Observed values, finite.
+    beta : float, default 1.0
+        Threshold of at least 0, in the unit of `y`.
+    sample_weight : array_like of shape (n,), optional
+        Weights of at least 0, not all 0. "mean" divides by their sum.
+    l2 : float, default 0.0
+        Strength of the quadratic penalty, which leaves out the intercept.
+    fit_intercept : bool, default True
+        Whether the model has an intercept, the last parameter.
+    reduction : {"mean", "sum"}, default "mean"
+        Whether losses are averaged or added. The penalty is not.
+
+    Raises
+    ------
+    TypeError
+        For kinds of array and number types that are not supported.
+    ValueError
+        For shapes that do not fit, no rows, and values out of range.
+
+    Notes
+    -----
+    Gradients and losses are float64 with the same bits for any number of
+    threads and any layout of `X`. The value and the gradient of the last
+    parameters are kept, so ``fun`` and ``jac`` at the same point cost one pass.
+    ``hess`` is the generalised Hessian: where a residual is exactly at the
+    threshold it counts as linear. For ``beta=0`` the gradient is a subgradient
+    and the Hessian is that of the penalty alone; methods that need second
+    derivatives are refused.
+
+    References
+    ----------
+    .. [1] P. J. Huber, "Robust estimation of a location parameter", 1964,
+       https://doi.org/10.1214/aoms/1177703732
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from smoothl1.optimize import LinearObjective
+    >>> X = np.arange(6.0)[:, None]
+    >>> y = 2.0 * X[:, 0] + 1.0
+    >>> y[5] = 100.0
+    >>> result = LinearObjective(X, y, beta=0.01).minimize(method="BFGS")
+    >>> result.coef.round(2), round(result.intercept, 2), result.n_outliers
+    (array([2.]), 1.0, 1)
+
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        beta: float = 1.0,
+        sample_weight: Any = None,
+        l2: float = 0.0,
+        fit_intercept: bool = True,
+        reduction: str = "mean",
+    ) -> None:
+        self.beta = at_least_0("beta", beta)
+        self.l2 = at_least_0("l2", l2)
+        self.fit_intercept = check_flag("fit_intercept", fit_intercept)
+        self.reduction = check_total(reduction)
+        self._y = finite_vector("y", y)
+        self._weight = weights("sample_weight", sample_weight, self._y.size)
+        self._design = make_design(X, self._y, self._weight, self.beta)
+        n, p = self._design.shape
+        if n != self._y.size:
+            raise ValueError(f"y must have one value per row of X, got {self._y.size} for {n} rows")
+        if n == 0:
+            raise ValueError("X must have at least one row, got none")
+        if p + self.fit_intercept == 0:
+            raise ValueError("X must have a column if there is no intercept, got none")
+        self._total = total_weight(self.reduction, self._weight, n)
+
+    def __reduce__(self) -> Any:
+        options = (self.beta, self._weight, self.l2, self.fit_intercept, str(self.reduction))
+        return _rebuild, (self._design.array, self._y, *options)
+
+    def w0(self) -> Vector:
+        """Return parameters to start from: zeros."""
+        return np.zeros(self._design.shape[1] + self.fit_intercept)
+
+    def hess(self, w: Any) -> Array:
+        """Hessian at `w`, a dense matrix of shape (w.size, w.size)."""
+        w = self._check(w)
+        matrix = self._design.curvature_matrix(self._padded(w))[: w.size, : w.size] / self._total
+        p = self._design.shape[1]
+        matrix[np.arange(p), np.arange(p)] += self.l2
+        return matrix
+
+    def hessp(self, w: Any, v: Any) -> Vector:
+        """Product of the Hessian at `w` with `v`."""
+        w, v = self._check(w), self._check(v, "v")
+        product = self._design.curvature_product(self._padded(w), self._padded(v))
+        return product[: w.size] / self._total + self.l2 * self._coefficients(v)
+
+    def _bound_product(self, w: Vector, v: Vector) -> Vector:
+        product = self._design.bound_product(self._padded(w), self._padded(v))
+        return product[: w.size] / self._total + self.l2 * self._coefficients(v)
+
+    def predict(self, w: Any, X: Any = None) -> Vector:
+        """Values of the model at `w`, for the rows of `X` or of the data.
+
+        Parameters
+        ----------
+        w : array_like of shape (p,) or (p + 1,)
+            Parameters.
+        X : array_like, sparse matrix or LinearOperator of shape (m, p), optional
+            Rows to predict for.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (m,)
+            Float64.
+
+        """
+        w = self._padded(self._check(w))
+        if X is None:
+            return self._design.predict(w)
+        design = make_design(X, np.empty(0), None, self.beta)
+        if design.shape[1] != self._design.shape[1]:
+            raise ValueError(
+                f"X must have {self._design.shape[1]} columns as the data has, "
+                f"got shape {design.shape}"
+            )
+        return design.predict(w)
+
+    def minimize(
+        self,
+        w0: Any = None,
+        *,
+        method: str = "L-BFGS-B",
+        progress: Callable[[int, float], Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Minimise with `scipy.optimize.minimize`.
+
+        Parameters
+        ----------
+        w0 : array_like, optional
+            Where to start; zeros by default.
+        method : str, default "L-BFGS-B"
+            Any method of SciPy's. It gets the gradient, ``hessp`` or ``hess``,
+            as it needs.
+        progress : callable, optional
+            Called as ``progress(iteration, value)`` after each iteration.
+        **options
+            Further arguments of `scipy.optimize.minimize`, such as `tol`,
+            `bounds` or `options`.
+
+        Returns
+        -------
+        scipy.optimize.OptimizeResult
+            With `coef`, `intercept` (0.0 if there is none) and `n_outliers`,
+            the number of residuals of at least beta.
+
+        Raises
+        ------
+        ValueError
+            If the objective is not finite at `w0`, or the method needs second
+            derivatives and beta is 0.
+
+        Notes
+        -----
+        Columns of very different sizes make all methods slow or stop early:
+        scale them to about one first. While no residual is below beta the
+        Hessian is 0; Newton-CG and the like then get the curvature of
+        parabolas that touch the losses from above, since they would stop.
+
+        """
+        return self._minimize(self.w0() if w0 is None else w0, method, progress, options)
+
+    def _describe(self, result: Any) -> None:
+        p = self._design.shape[1]
+        result.coef = result.x[:p].copy()
+        result.intercept = float(result.x[p]) if self.fit_intercept else 0.0
+        residual = self.predict(result.x) - self._y
+        result.n_outliers = int(np.count_nonzero(np.abs(residual) >= self.beta))
+
+    def _check(self, w: Any, name: str = "w") -> Vector:
+        return vector(name, w, self._design.shape[1] + self.fit_intercept)
+
+    def _value_and_gradient(self, w: Vector) -> tuple[float, Vector]:
+        sums = self._design.sums(self._padded(w))
+        value = float(sums[-1]) / self._total
+        gradient = sums[: w.size] / self._total
+        if self.l2:
+            coefficients = self._coefficients(w)
+            value += 0.5 * self.l2 * float(coefficients @ coefficients)
+            gradient += self.l2 * coefficients
+        return value, gradient
+
+    def _padded(self, w: Vector) -> Vector:
+        return w if self.fit_intercept else np.append(w, 0.0)
+
+    def _coefficients(self, w: Vector) -> Vector:
+        """Copy of parameters, with 0 in place of the intercept."""
+        coefficients = w.copy()
+        coefficients[self._design.shape[1] :] = 0.0
+        return coefficients
+
+
+def _rebuild(X: Any, y: Any, beta: Any, weight: Any, l2: Any, fit: Any, reduction: Any) -> Any:
+    return LinearObjective(
+        X, y, beta=beta, sample_weight=weight, l2=l2, fit_intercept=fit, reduction=reduction
+    )

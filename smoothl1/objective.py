@@ -1,0 +1,123 @@
+"""What all objectives share: one evaluation for value and gradient, and SciPy's methods."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .arguments import Vector
+from .validate import Array
+
+BY_HESSIAN = ("trust-exact", "dogleg")
+BY_PRODUCT = ("newton-cg", "trust-ncg", "trust-krylov", "trust-constr")
+BY_GRADIENT = ("cg", "bfgs", "l-bfgs-b", "tnc", "slsqp")
+BY_VALUE = ("nelder-mead", "powell", "cobyla", "cobyqa")
+
+
+class Objective(ABC):
+    """A function of a vector of parameters, in the form that SciPy's optimisers call."""
+
+    beta: float
+    _last: tuple[Vector, float, Vector] | None = None
+
+    def __call__(self, w: Any) -> tuple[float, Vector]:
+        """Value and gradient, for ``scipy.optimize.minimize(..., jac=True)``."""
+        value, gradient = self._evaluate(self._check(w))
+        return value, gradient.copy()
+
+    def fun(self, w: Any) -> float:
+        """Value at `w`, a Python float."""
+        return self(w)[0]
+
+    def jac(self, w: Any) -> Vector:
+        """Gradient at `w`, a fresh float64 array."""
+        return self(w)[1]
+
+    @abstractmethod
+    def hess(self, w: Any) -> Array:
+        """Hessian at `w`."""
+
+    @abstractmethod
+    def hessp(self, w: Any, v: Any) -> Vector:
+        """Product of the Hessian at `w` with `v`."""
+
+    @abstractmethod
+    def _bound_product(self, w: Vector, v: Vector) -> Vector:
+        """Product with the Hessian of parabolas that touch the losses from above."""
+
+    @abstractmethod
+    def _check(self, w: Any, name: str = "w") -> Vector: ...
+
+    @abstractmethod
+    def _value_and_gradient(self, w: Vector) -> tuple[float, Vector]: ...
+
+    @abstractmethod
+    def _describe(self, result: Any) -> None:
+        """Add to a result what it means."""
+
+    def _evaluate(self, w: Vector) -> tuple[float, Vector]:
+        """Value and gradient, those of the last call if the parameters are the same."""
+        last = self._last
+        if last is None or not np.array_equal(last[0], w):
+            last = (w.copy(), *self._value_and_gradient(w))
+            self._last = last
+        return last[1:]
+
+    def _minimize(
+        self, w0: Any, method: str, progress: Callable[[int, float], Any] | None, options: Any
+    ) -> Any:
+        from scipy import optimize
+
+        start = self._check(w0, "w0")
+        if not np.isfinite(self.fun(start)):
+            raise ValueError(
+                f"the objective is {self.fun(start)} at w0: the data or w0 hold NaN or infinite "
+                "values, or are too large to be squared and summed"
+            )
+        wanted = self._derivatives(method, options)
+        function = self if "jac" in wanted else self.fun
+        if progress is not None:
+            if "callback" in options:
+                raise TypeError("give progress or callback, not both")
+            wanted["callback"] = _Progress(self, progress)
+        result = optimize.minimize(function, start, method=method, **wanted, **options)
+        self._describe(result)
+        return result
+
+    def _steady_hessp(self, w: Vector, v: Vector) -> Vector:
+        """`hessp`, but positive where all residuals that v moves are linear.
+
+        There the Hessian is 0, and Newton-CG would report success where it stands.
+        """
+        product = self.hessp(w, v)
+        return product if v @ product > 0 else self._bound_product(w, v)
+
+    def _derivatives(self, method: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """What a method of `scipy.optimize.minimize` is to be given."""
+        name = method.lower() if isinstance(method, str) else ""
+        if name in BY_HESSIAN + BY_PRODUCT:
+            if self.beta == 0:
+                raise ValueError(
+                    f"method {method!r} needs second derivatives, which are 0 for beta=0; use one "
+                    f"of {', '.join(BY_GRADIENT)}, or a small beta"
+                )
+            given = {"hess", "hessp"} & options.keys()
+            second = {"hess": self.hess} if name in BY_HESSIAN else {"hessp": self._steady_hessp}
+            return {"jac": True} | ({} if given else second)
+        return {} if name in BY_VALUE else {"jac": True}
+
+
+class _Progress:
+    """A callback of SciPy's that tells the number of iterations and the value."""
+
+    def __init__(self, objective: Objective, tell: Callable[[int, float], Any]) -> None:
+        self._objective = objective
+        self._tell = tell
+        self._iteration = 0
+
+    def __call__(self, w: Vector, *_: Any) -> None:
+        self._iteration += 1
+        self._tell(self._iteration, self._objective.fun(w))
