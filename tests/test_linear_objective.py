@@ -212,14 +212,14 @@ def test_memmap_takes_constant_memory(run_python, tmp_path):
 
     def anonymous():
         with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
+            return next(int(s.split()[1]) for s in status if s.startswith("RssAnon")) / 1024
 
     rows, columns = 2**19, 64  # 256 MiB, a hole on disk
     with open({str(tmp_path / "X")!r}, "wb") as file:
         file.truncate(8 * rows * columns)
     X = np.memmap({str(tmp_path / "X")!r}, "f8", "r", shape=(rows, columns))
     y, w = np.ones(rows), np.full(columns + 1, 0.5)
-    small = LinearObjective(X[:1000], y[:1000])
+    small = LinearObjective(X[:9000], y[:9000])
     small(w), small.hess(w), small.hessp(w, w)
     objective = LinearObjective(X, y)
     before = anonymous()
