@@ -10,7 +10,7 @@ import numpy as np
 from .arguments import Vector, at_least_0, check_total, finite_vector, total_weight, vector, weights
 from .designs import make_design
 from .objective import Objective
-from .validate import Array, check_flag
+from .validate import Array, check_flag, numbers
 
 
 class LinearObjective(Objective):
@@ -33,8 +33,9 @@ class LinearObjective(Objective):
         Threshold of at least 0, in the unit of `y`.
     sample_weight : array_like of shape (n,), optional
         Weights of at least 0, not all 0. "mean" divides by their sum.
-    l2 : float, default 0.0
-        Strength of the quadratic penalty, which leaves out the intercept.
+    l2 : float or array_like of shape (p,), default 0.0
+        Strength of the quadratic penalty, one for all coefficients or for each;
+        it leaves out the intercept.
     fit_intercept : bool, default True
         Whether the model has an intercept, the last parameter.
     reduction : {"mean", "sum"}, default "mean"
@@ -82,12 +83,11 @@ class LinearObjective(Objective):
         *,
         beta: float = 1.0,
         sample_weight: Any = None,
-        l2: float = 0.0,
+        l2: Any = 0.0,
         fit_intercept: bool = True,
         reduction: str = "mean",
     ) -> None:
         self.beta = at_least_0("beta", beta)
-        self.l2 = at_least_0("l2", l2)
         self.fit_intercept = check_flag("fit_intercept", fit_intercept)
         self.reduction = check_total(reduction)
         self._y = finite_vector("y", y)
@@ -100,10 +100,12 @@ class LinearObjective(Objective):
             raise ValueError("X must have at least one row, got none")
         if p + self.fit_intercept == 0:
             raise ValueError("X must have a column if there is no intercept, got none")
+        self._penalty = np.append(_strengths(l2, p), np.zeros(int(self.fit_intercept)))
         self._total = total_weight(self.reduction, self._weight, n)
 
     def __reduce__(self) -> Any:
-        options = (self.beta, self._weight, self.l2, self.fit_intercept, str(self.reduction))
+        l2 = self._penalty[: self._design.shape[1]]
+        options = (self.beta, self._weight, l2, self.fit_intercept, str(self.reduction))
         return _rebuild, (self._design.array, self._y, *options)
 
     def w0(self) -> Vector:
@@ -114,19 +116,18 @@ class LinearObjective(Objective):
         """Hessian at `w`, a dense matrix of shape (w.size, w.size)."""
         w = self._check(w)
         matrix = self._design.curvature_matrix(self._padded(w))[: w.size, : w.size] / self._total
-        p = self._design.shape[1]
-        matrix[np.arange(p), np.arange(p)] += self.l2
+        matrix[np.diag_indices(w.size)] += self._penalty
         return matrix
 
     def hessp(self, w: Any, v: Any) -> Vector:
         """Product of the Hessian at `w` with `v`."""
         w, v = self._check(w), self._check(v, "v")
         product = self._design.curvature_product(self._padded(w), self._padded(v))
-        return product[: w.size] / self._total + self.l2 * self._coefficients(v)
+        return product[: w.size] / self._total + self._penalty * v
 
     def _bound_product(self, w: Vector, v: Vector) -> Vector:
         product = self._design.bound_product(self._padded(w), self._padded(v))
-        return product[: w.size] / self._total + self.l2 * self._coefficients(v)
+        return product[: w.size] / self._total + self._penalty * v
 
     def predict(self, w: Any, X: Any = None) -> Vector:
         """Values of the model at `w`, for the rows of `X` or of the data.
@@ -214,20 +215,23 @@ class LinearObjective(Objective):
         sums = self._design.sums(self._padded(w))
         value = float(sums[-1]) / self._total
         gradient = sums[: w.size] / self._total
-        if self.l2:
-            coefficients = self._coefficients(w)
-            value += 0.5 * self.l2 * float(coefficients @ coefficients)
-            gradient += self.l2 * coefficients
+        if self._penalty.any():
+            value += 0.5 * float(w @ (self._penalty * w))
+            gradient += self._penalty * w
         return value, gradient
 
     def _padded(self, w: Vector) -> Vector:
         return w if self.fit_intercept else np.append(w, 0.0)
 
-    def _coefficients(self, w: Vector) -> Vector:
-        """Copy of parameters, with 0 in place of the intercept."""
-        coefficients = w.copy()
-        coefficients[self._design.shape[1] :] = 0.0
-        return coefficients
+
+def _strengths(l2: Any, p: int) -> Vector:
+    """One strength of the penalty for each coefficient."""
+    values = np.asarray(numbers("l2", l2), np.float64)
+    if values.shape not in ((), (p,)):
+        raise ValueError(f"l2 must be a number or have shape {(p,)}, got {values.shape}")
+    if not ((values >= 0) & (values < np.inf)).all():
+        raise ValueError(f"l2 must be finite and at least 0, got {l2!r}")
+    return np.full(p, values)
 
 
 def _rebuild(X: Any, y: Any, beta: Any, weight: Any, l2: Any, fit: Any, reduction: Any) -> Any:

@@ -122,6 +122,19 @@ def _prange_is_safe() -> bool:
     return layer == "tbb" or (layer == "omp" and _launched_by == os.getpid() and _on_main_thread())
 
 
+def explain_runner() -> tuple[str, str, str]:
+    """Runner of a large call from here, numba's threading layer, and why."""
+    runner = choose_runner(WORTH_A_THREAD * MOST_THREADS)
+    layer = _layer_name() or "none"
+    if runner == SERIAL:
+        return runner, layer, "there is one thread"
+    if runner == PRANGE and layer == "tbb":
+        return runner, layer, "TBB is safe on every thread and after a fork"
+    if runner == PRANGE:
+        return runner, layer, "OpenMP was started by this process and this is its main thread"
+    return runner, layer, f"the layer {layer} could end or hang the process"
+
+
 def _on_main_thread() -> bool:
     return threading.get_ident() == threading.main_thread().ident
 
