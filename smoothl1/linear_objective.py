@@ -51,7 +51,8 @@ class LinearObjective(Objective):
     Notes
     -----
     Gradients and losses are float64 with the same bits for any number of
-    threads and any layout of `X`. The value and the gradient of the last
+    threads and any layout of `X`. `X` and `y` are not copied and should not
+    change while the objective is in use. The value and the gradient of the last
     parameters are kept, so ``fun`` and ``jac`` at the same point cost one pass.
     ``hess`` is the generalised Hessian: where a residual is exactly at the
     threshold it counts as linear. For ``beta=0`` the gradient is a subgradient

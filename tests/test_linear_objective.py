@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,8 +144,9 @@ def test_methods_without_gradient(data, method):
 
 
 def test_phones():
-    """The line of the README: statsmodels and NumPy give the same, see shared facts."""
-    year, calls = np.loadtxt("docs/data/phones.csv", delimiter=",", skiprows=1, unpack=True)
+    """The line of the README: statsmodels and NumPy give the same."""
+    data = Path(__file__).parent.parent / "docs" / "data" / "phones.csv"
+    year, calls = np.loadtxt(data, delimiter=",", skiprows=1, unpack=True)
     X = ((year - 60.0) / 10.0)[:, None]
     result = LinearObjective(X, calls, beta=1.345 * 9.00903).minimize(method="BFGS", tol=1e-10)
     slope = result.coef[0] / 10.0

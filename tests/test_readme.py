@@ -3,23 +3,32 @@
 import re
 from pathlib import Path
 
+from smoothl1.cli import main
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_tour_runs():
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     namespace = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
 
 
 def test_the_first_lines_of_shell_are_the_two_commands():
-    (block,) = re.findall(r"^```shell\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    main, test = block.splitlines()
-    assert main.endswith("docs/examples/robust_line.py")
+    blocks = re.findall(r"^```shell\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    run, test = blocks[0].splitlines()
+    assert run.endswith("docs/examples/robust_line.py")
     assert test.endswith("-m pytest")
+
+
+def test_the_line_of_shell_that_fits_a_file(capsys, monkeypatch):
+    (command,) = re.findall(r"^\.venv/bin/python -m smoothl1 (.*)$", README, re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    assert main(command.split()) == 0
+    assert "-102.5302" in capsys.readouterr().out
 
 
 def test_the_example_fits_a_robust_line(run_python):
