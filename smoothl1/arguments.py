@@ -50,13 +50,15 @@ def weights(name: str, value: Any, size: int | None) -> Vector | None:
     """Return weights of at least 0, not all 0."""
     if value is None:
         return None
-    weight = finite_vector(name, value)
+    weight = finite_vector(name, value).copy()
     if size not in (None, weight.size):
         raise ValueError(f"{name} must have shape {(size,)} as y, got {weight.shape}")
     if weight.size and weight.min() < 0:
         raise ValueError(f"{name} must be at least 0, got {weight.min()}")
-    if not weight.sum() > 0:
-        raise ValueError(f"{name} must not be all 0")
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not 0 < total < np.inf:
+        raise ValueError(f"{name} must have a finite sum above 0, got {total}")
     return weight
 
 

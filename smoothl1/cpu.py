@@ -223,7 +223,7 @@ def _run_pieces(piece: _Piece, summed: tuple[int, ...], run: Callable[[_Piece], 
 
 
 def _axis_to_halve(problem: Problem, summed: tuple[int, ...]) -> int | None:
-    """Kept axis to cut, if there are many denominators; no cut that would change bits."""
+    """Kept axis to cut, if there are many denominators, without changing how losses are summed."""
     plan = problem.plan()
     if plan.outputs <= MANY or not _is_weighted(problem):
         return None

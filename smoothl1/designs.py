@@ -43,7 +43,7 @@ class Dense:
         self.shape: tuple[int, int] = array.shape
         self.array = array
         self._y, self._weight, self._beta = y, weight, beta
-        self._arguments: tuple[Any, ...] | None = None
+        self._prepared: tuple[Any, Any] | None = None
 
     def sums(self, w: Vector) -> Vector:
         """Gradient and loss."""
@@ -59,7 +59,7 @@ class Dense:
         total = np.zeros(p + 1)
         for part, rows in self._chunks():
             weight = None if self._weight is None else self._weight[part]
-            share = _bound(rows @ w[:-1] + w[-1], self._y[part], weight, self._beta)
+            share = _bound(_predict(self.array[part], w), self._y[part], weight, self._beta)
             share *= rows @ direction[:-1] + direction[-1]
             total += np.append(rows.T @ share, share.sum())
         return total
@@ -70,7 +70,7 @@ class Dense:
         total = np.zeros((p + 1, p + 1))
         for part, rows in self._chunks():
             weight = None if self._weight is None else self._weight[part]
-            predicted = rows @ w[:-1] + w[-1]
+            predicted = _predict(self.array[part], w)
             curvature = _curvature(predicted, self._y[part], weight, self._beta)
             weighted = rows * curvature[:, None]
             total[:p, :p] += rows.T @ weighted
@@ -81,10 +81,7 @@ class Dense:
 
     def predict(self, w: Vector) -> Vector:
         """Values of the linear model for all rows."""
-        predicted = np.empty(self.shape[0])
-        for part, rows in self._chunks():
-            predicted[part] = rows @ w[:-1] + w[-1]
-        return predicted
+        return _predict(self.array, w)
 
     def _chunks(self) -> Iterator[tuple[slice, Array]]:
         """Rows as float64, a few at a time."""
@@ -99,13 +96,13 @@ class Dense:
         from .launch import add_pairs
 
         n, p = self.shape
-        if self._arguments is None:
-            self._arguments = (_matrix(self.array), _frozen(self._y), _frozen(self._weight))
-            self._work = _divide(n, p)
-        rows, each, units = self._work
+        if self._prepared is None:
+            data = _matrix(self.array), _frozen(self._y), _frozen(self._weight)
+            self._prepared = data, _divide(n, p)
+        data, (rows, each, units) = self._prepared
         parts = np.empty((units, p + 2))
         vectors = (_frozen(w), _frozen(direction))
-        arguments = (*self._arguments, *vectors, self._beta, parts, rows, each, each.bit_length())
+        arguments = (*data, *vectors, self._beta, parts, rows, each, each.bit_length())
         kernels = linear.linear_sums, linear.linear_sums_parallel
         threads.run(*kernels, arguments, threads.all_tasks(units), n * (p + 1))
         return add_pairs(parts)
@@ -148,8 +145,20 @@ class Products:
 
     def curvature_matrix(self, w: Vector) -> Array:
         """Hessian, of shape (p + 1, p + 1)."""
-        columns = (self.curvature_product(w, unit) for unit in np.eye(self.shape[1] + 1))
-        return np.stack(list(columns), axis=1)
+        from scipy import sparse
+
+        X, p = self.array, self.shape[1]
+        if not sparse.issparse(X):
+            matrix = np.empty((p + 1, p + 1))
+            for column in range(p + 1):
+                matrix[:, column] = self.curvature_product(w, np.eye(1, p + 1, column)[0])
+            return matrix
+        curvature = _curvature(self.predict(w), self._y, self._weight, self._beta)
+        total = np.empty((p + 1, p + 1))
+        total[:p, :p] = (X.T @ X.multiply(curvature[:, None]).tocsr()).toarray()
+        total[:p, p] = total[p, :p] = X.T @ curvature
+        total[p, p] = curvature.sum()
+        return total
 
     def predict(self, w: Vector) -> Vector:
         """Values of the linear model for all rows."""
@@ -157,18 +166,35 @@ class Products:
         return np.ravel(product) + w[-1]
 
     def _project(self, slope: Vector) -> Vector:
-        return np.append(np.ravel(self.array.T @ slope), slope.sum())
+        try:
+            product = self.array.T @ slope
+        except NotImplementedError:
+            raise TypeError("X must have a product with its transpose (rmatvec)") from None
+        return np.append(np.ravel(product), slope.sum())
 
 
 def _divide(n: int, p: int) -> tuple[int, int, int]:
     """Rows of a block, blocks of a unit, and units; 2**k blocks never change bits."""
     rows = min(MOST_ROWS, max(GROUP, 1 << max(0, (BLOCK // max(1, p)).bit_length() - 1)))
-    blocks = -(-n // rows)
+    blocks = max(1, -(-n // rows))
     units = max(FEWEST, min(UNITS, PARTS // (p + 2)))
     each = 1
     while -(-blocks // each) > units:
         each *= 2
     return rows, each, -(-blocks // each)
+
+
+def _predict(array: Array, w: Vector) -> Vector:
+    """Predictions with the bits that `Dense.sums` computes with."""
+    from . import linear, threads
+
+    n, p = array.shape
+    out = np.empty(n)
+    rows = _divide(n, p)[0]
+    arguments = (_matrix(array), _frozen(w), out, rows)
+    kernels = linear.linear_predictions, linear.linear_predictions_parallel
+    threads.run(*kernels, arguments, threads.all_tasks(-(-n // rows)), n * (p + 1))
+    return out
 
 
 def _curvature(predicted: Vector, y: Vector, weight: Vector | None, beta: float) -> Vector:

@@ -132,7 +132,7 @@ def _divide_work(plan: Plan, fine: bool) -> Division:
         wanted = 1
     else:
         wanted = UNITS_PER_THREAD * threads.get_num_threads()
-    parts = 4 * FEW if fine else FEW
+    parts = 2 * FEW if fine else FEW
     most = max(1, parts // max(1, plan.outputs)) * plan.outer * plan.tiles
     return divide(plan, min(most, wanted))
 

@@ -248,15 +248,21 @@ def _add_rows(data, base, step, by_column, y, weight, w, direction, beta, scratc
     sums[sums.size - 2] = lanes[1, 0]
 
 
+@helper
+def _gather(matrix, place, elements, rows, raw):
+    """Bring elements of a described matrix into scratch, row by row."""
+    for start in range(0, elements, SPAN):
+        stop = min(start + SPAN, elements)
+        transfer(matrix.data, place + start, rows[start:stop], raw)
+
+
 @by_type
 def _add_block(matrix, y, weight, w, direction, beta, low, scratch):
     if matrix[0].dtype == types.int64:
 
         def gathered(matrix, y, weight, w, direction, beta, low, scratch):
             p, rows = w.size - 1, scratch.rows
-            for start in range(0, y.size * p, SPAN):
-                stop = min(start + SPAN, y.size * p)
-                transfer(matrix.data, low * p + start, rows[start:stop], scratch.raw)
+            _gather(matrix, low * p, y.size * p, rows, scratch.raw)
             _add_rows(rows, 0, p, None, y, weight, w, direction, beta, scratch)
 
         return gathered
@@ -267,6 +273,43 @@ def _add_block(matrix, y, weight, w, direction, beta, low, scratch):
         _add_rows(matrix.data, base, step, by_column, y, weight, w, direction, beta, scratch)
 
     return where_it_lies
+
+
+@by_type
+def _predict_block(matrix, w, low, out, rows, raw, part):
+    if matrix[0].dtype == types.int64:
+
+        def gathered(matrix, w, low, out, rows, raw, part):
+            p = w.size - 1
+            _gather(matrix, low * p, out.size * p, rows, raw)
+            _predict(rows, 0, p, None, w, out, part)
+
+        return gathered
+
+    def where_it_lies(matrix, w, low, out, rows, raw, part):
+        base = low * matrix.step if matrix.by_column is None else low
+        _predict(matrix.data, base, matrix.step, matrix.by_column, w, out, part)
+
+    return where_it_lies
+
+
+@kernel
+def linear_predictions(matrix, w, out, block_rows, first, last):
+    """Values of the model for all rows: a task is a block of rows."""
+    room = block_rows * (w.size - 1) if matrix.by_column is None else 0
+    rows, raw, part = np.empty(room), np.empty(SPAN * 8, np.uint8), np.empty(block_rows)
+    for block in range(first, last):
+        low = block * block_rows
+        high = min(low + block_rows, out.size)
+        _predict_block(matrix, w, low, out[low:high], rows, raw, part)
+
+
+@parallel_kernel
+def linear_predictions_parallel(matrix, w, out, block_rows, ranges, done):
+    """`linear_predictions` on numba's threads."""
+    for chunk in prange(done.size):
+        linear_predictions(matrix, w, out, block_rows, ranges[chunk, 0], ranges[chunk, 1])
+        done[chunk] = 1
 
 
 @helper

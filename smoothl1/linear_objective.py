@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -51,8 +52,9 @@ class LinearObjective(Objective):
     Notes
     -----
     Gradients and losses are float64 with the same bits for any number of
-    threads and any layout of `X`. `X` and `y` are not copied and should not
-    change while the objective is in use. The value and the gradient of the last
+    threads and any layout of `X`. `X` is not copied and must not change while
+    the objective is in use. A pickle holds `X`, but of a mapped file only the
+    name. The value and the gradient of the last
     parameters are kept, so ``fun`` and ``jac`` at the same point cost one pass.
     ``hess`` is the generalised Hessian: where a residual is exactly at the
     threshold it counts as linear. For ``beta=0`` the gradient is a subgradient
@@ -88,10 +90,10 @@ class LinearObjective(Objective):
         fit_intercept: bool = True,
         reduction: str = "mean",
     ) -> None:
-        self.beta = at_least_0("beta", beta)
-        self.fit_intercept = check_flag("fit_intercept", fit_intercept)
-        self.reduction = check_total(reduction)
-        self._y = finite_vector("y", y)
+        self._beta = at_least_0("beta", beta)
+        self._fit_intercept = check_flag("fit_intercept", fit_intercept)
+        self._reduction = check_total(reduction)
+        self._y = finite_vector("y", y).copy()
         self._weight = weights("sample_weight", sample_weight, self._y.size)
         self._design = make_design(X, self._y, self._weight, self.beta)
         n, p = self._design.shape
@@ -107,7 +109,12 @@ class LinearObjective(Objective):
     def __reduce__(self) -> Any:
         l2 = self._penalty[: self._design.shape[1]]
         options = (self.beta, self._weight, l2, self.fit_intercept, str(self.reduction))
-        return _rebuild, (self._design.array, self._y, *options)
+        return _rebuild, (type(self), _Saved(self._design.array), self._y, *options)
+
+    @property
+    def fit_intercept(self) -> bool:
+        """Whether the last parameter is an intercept."""
+        return self._fit_intercept
 
     def w0(self) -> Vector:
         """Return parameters to start from: zeros."""
@@ -120,15 +127,16 @@ class LinearObjective(Objective):
         matrix[np.diag_indices(w.size)] += self._penalty
         return matrix
 
-    def hessp(self, w: Any, v: Any) -> Vector:
-        """Product of the Hessian at `w` with `v`."""
-        w, v = self._check(w), self._check(v, "v")
+    def _loss_product(self, w: Vector, v: Vector) -> Vector:
         product = self._design.curvature_product(self._padded(w), self._padded(v))
-        return product[: w.size] / self._total + self._penalty * v
+        return product[: w.size] / self._total
 
     def _bound_product(self, w: Vector, v: Vector) -> Vector:
         product = self._design.bound_product(self._padded(w), self._padded(v))
-        return product[: w.size] / self._total + self._penalty * v
+        return product[: w.size] / self._total
+
+    def _penalty_product(self, v: Vector) -> Vector:
+        return self._penalty * v
 
     def predict(self, w: Any, X: Any = None) -> Vector:
         """Values of the model at `w`, for the rows of `X` or of the data.
@@ -235,7 +243,27 @@ def _strengths(l2: Any, p: int) -> Vector:
     return np.full(p, values)
 
 
-def _rebuild(X: Any, y: Any, beta: Any, weight: Any, l2: Any, fit: Any, reduction: Any) -> Any:
-    return LinearObjective(
-        X, y, beta=beta, sample_weight=weight, l2=l2, fit_intercept=fit, reduction=reduction
+class _Saved:
+    """X on its way to another process: a file mapped whole goes by its name."""
+
+    def __init__(self, X: Any) -> None:
+        self.X = X
+
+    def __getstate__(self) -> Any:
+        X = self.X
+        if type(X) is not np.memmap or not isinstance(X.base, mmap.mmap) or X.filename is None:
+            return X, None
+        order = "C" if X.flags.c_contiguous else "F"
+        return None, (X.filename, X.dtype, "r", X.offset, X.shape, order)
+
+    def __setstate__(self, state: Any) -> None:
+        array, file = state
+        self.X = array if file is None else np.memmap(*file)
+
+
+def _rebuild(
+    kind: Any, X: _Saved, y: Any, beta: Any, weight: Any, l2: Any, fit: Any, reduction: Any
+) -> Any:
+    return kind(
+        X.X, y, beta=beta, sample_weight=weight, l2=l2, fit_intercept=fit, reduction=reduction
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import Vector
-from .validate import Array
+from .validate import Array, Reduction
 
 BY_HESSIAN = ("trust-exact", "dogleg")
 BY_PRODUCT = ("newton-cg", "trust-ncg", "trust-krylov", "trust-constr")
@@ -20,8 +20,19 @@ BY_VALUE = ("nelder-mead", "powell", "cobyla", "cobyqa")
 class Objective(ABC):
     """A function of a vector of parameters, in the form that SciPy's optimisers call."""
 
-    beta: float
+    _beta: float
+    _reduction: Reduction
     _last: tuple[Vector, float, Vector] | None = None
+
+    @property
+    def beta(self) -> float:
+        """Threshold."""
+        return self._beta
+
+    @property
+    def reduction(self) -> Reduction:
+        """How losses are combined."""
+        return self._reduction
 
     def __call__(self, w: Any) -> tuple[float, Vector]:
         """Value and gradient, for ``scipy.optimize.minimize(..., jac=True)``."""
@@ -40,9 +51,17 @@ class Objective(ABC):
     def hess(self, w: Any) -> Array:
         """Hessian at `w`."""
 
-    @abstractmethod
     def hessp(self, w: Any, v: Any) -> Vector:
         """Product of the Hessian at `w` with `v`."""
+        w, v = self._check(w), self._check(v, "v")
+        return self._loss_product(w, v) + self._penalty_product(v)
+
+    @abstractmethod
+    def _loss_product(self, w: Vector, v: Vector) -> Vector:
+        """Product with the Hessian of the loss without the penalty."""
+
+    def _penalty_product(self, v: Vector) -> Vector:
+        return np.zeros_like(v)
 
     @abstractmethod
     def _bound_product(self, w: Vector, v: Vector) -> Vector:
@@ -71,6 +90,11 @@ class Objective(ABC):
     ) -> Any:
         from scipy import optimize
 
+        taken = {"fun", "x0", "jac", "args"} & options.keys()
+        if taken:
+            raise TypeError(
+                f"{', '.join(sorted(taken))} cannot be given: the objective has its own"
+            )
         start = self._check(w0, "w0")
         if not np.isfinite(self.fun(start)):
             raise ValueError(
@@ -92,19 +116,21 @@ class Objective(ABC):
 
         There the Hessian is 0, and Newton-CG would report success where it stands.
         """
-        product = self.hessp(w, v)
-        return product if v @ product > 0 else self._bound_product(w, v)
+        product = self._loss_product(w, v)
+        if not v @ product > 0:
+            product = self._bound_product(w, v)
+        return product + self._penalty_product(v)
 
     def _derivatives(self, method: Any, options: dict[str, Any]) -> dict[str, Any]:
         """What a method of `scipy.optimize.minimize` is to be given."""
         name = method.lower() if isinstance(method, str) else ""
         if name in BY_HESSIAN + BY_PRODUCT:
-            if self.beta == 0:
+            given = {"hess", "hessp"} & options.keys()
+            if self.beta == 0 and not given:
                 raise ValueError(
                     f"method {method!r} needs second derivatives, which are 0 for beta=0; use one "
                     f"of {', '.join(BY_GRADIENT)}, or a small beta"
                 )
-            given = {"hess", "hessp"} & options.keys()
             second = {"hess": self.hess} if name in BY_HESSIAN else {"hessp": self._steady_hessp}
             return {"jac": True} | ({} if given else second)
         return {} if name in BY_VALUE else {"jac": True}

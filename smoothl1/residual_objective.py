@@ -73,8 +73,8 @@ class ResidualObjective(Objective):
             raise TypeError(f"residual must be callable, got {residual!r}")
         if not callable(jac) and jac not in DIFFERENCES:
             raise TypeError(f"jac must be callable or one of {', '.join(DIFFERENCES)}, got {jac!r}")
-        self.beta = at_least_0("beta", beta)
-        self.reduction = check_total(reduction)
+        self._beta = at_least_0("beta", beta)
+        self._reduction = check_total(reduction)
         self._weight = None if weight is None else weights("weight", weight, None)
         self._residual, self._jac = residual, jac
 
@@ -88,9 +88,7 @@ class ResidualObjective(Objective):
         )  # fmt: skip
         return product.toarray() if _is_sparse(product) else product
 
-    def hessp(self, w: Any, v: Any) -> Vector:
-        """Product of the Hessian of Gauss and Newton at `w` with `v`."""
-        w, v = self._check(w), self._check(v, "v")
+    def _loss_product(self, w: Vector, v: Vector) -> Vector:
         curvature, jacobian = self._curvature(w)
         return np.asarray(jacobian.T @ (curvature * (jacobian @ v)))
 
@@ -162,7 +160,7 @@ class ResidualObjective(Objective):
         return curvature, self._jacobian(w, residual)
 
     def _residuals(self, w: Vector) -> Vector:
-        residual = vector("residual(w)", self._residual(w.copy()), None)
+        residual = vector("residual(w)", self._residual(w.copy()), None).copy()
         if residual.size == 0:
             raise ValueError("residual(w) must return at least one residual, got none")
         if self._weight is not None and self._weight.size != residual.size:
@@ -177,11 +175,16 @@ class ResidualObjective(Objective):
             matrix = self._jac(w.copy())
             if not _is_sparse(matrix):
                 matrix = numbers("jac(w)", matrix)
+            elif matrix.dtype.kind not in "fiu":
+                raise TypeError(f"jac(w) must hold real numbers, got {matrix.dtype}")
         else:
             # The one function of SciPy's with all three schemes for vectors.
             from scipy.optimize._numdiff import approx_derivative
 
-            matrix = approx_derivative(self._residual, w, method=self._jac, f0=residual)
+            def fresh(w: Any) -> Array:  # SciPy keeps values that a user may overwrite
+                return np.array(self._residual(w))
+
+            matrix = approx_derivative(fresh, w, method=self._jac)
             matrix = np.reshape(matrix, (residual.size, -1))
         if np.shape(matrix) != (residual.size, w.size):
             raise ValueError(

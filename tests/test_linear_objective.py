@@ -394,7 +394,11 @@ class Table:
         ({"l2": -0.5}, ValueError, "l2 must be finite and at least 0, got -0.5"),
         ({"sample_weight": [1.0, 2.0]}, ValueError, r"sample_weight must have shape \(3,\)"),
         ({"sample_weight": [1.0, -2.0, 1.0]}, ValueError, "sample_weight must be at least 0"),
-        ({"sample_weight": [0, 0, 0]}, ValueError, "sample_weight must not be all 0"),
+        (
+            {"sample_weight": [0, 0, 0]},
+            ValueError,
+            "sample_weight must have a finite sum above 0, got 0.0",
+        ),
         ({"fit_intercept": 1}, TypeError, "fit_intercept must be True or False"),
         ({"reduction": "none"}, ValueError, "reduction must be 'mean' or 'sum'"),
     ],

@@ -121,7 +121,7 @@ def test_errors(observed):
         ResidualObjective(good, "4-point")
     with pytest.raises(ValueError, match="beta must be finite and at least 0"):
         ResidualObjective(good, "cs", beta=-1)
-    with pytest.raises(ValueError, match="weight must not be all 0"):
+    with pytest.raises(ValueError, match="weight must have a finite sum above 0"):
         ResidualObjective(good, "cs", weight=np.zeros(60))
     with pytest.raises(ValueError, match="reduction must be 'mean' or 'sum'"):
         ResidualObjective(good, "cs", reduction="none")
