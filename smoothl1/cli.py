@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,10 +22,10 @@ from . import __version__
 from .arguments import Vector, at_least_0
 from .fit import Fit, fit
 from .objective import BY_GRADIENT, BY_PRODUCT
-from .table import InputError, read_columns, read_header
+from .table import InputError, Table
 from .validate import Array
 
-BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 2, 1, 130
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 METHODS = ("CG", "BFGS", "L-BFGS-B", "TNC", "SLSQP", "Newton-CG", "trust-ncg", "trust-krylov",
            "trust-exact", "trust-constr")  # fmt: skip
 
@@ -32,17 +33,24 @@ METHODS = ("CG", "BFGS", "L-BFGS-B", "TNC", "SLSQP", "Newton-CG", "trust-ncg", "
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
     except InputError as error:
         print(f"smoothl1: {error}", file=sys.stderr)
-        return BAD_INPUT
+        status = BAD_INPUT
     except KeyboardInterrupt:
         print("smoothl1: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left
+        status = INTERRUPTED
+    except OSError as error:  # of standard output: files are dealt with where they are written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):  # the reader has left
+            return 0
+        print(f"smoothl1: cannot print: {error.strerror or error}", file=sys.stderr)
+        status = FAILED
+    return status
 
 
 class _Parser(argparse.ArgumentParser):
@@ -116,23 +124,31 @@ def run_fit(options: argparse.Namespace) -> int:
         from .plot import draw
 
         outputs[options.plot] = draw(names, X, y, result, options.target)
-    for path, content in outputs.items():
-        _write(path, content)
+    _write(outputs)
     if options.json:
         print(json.dumps(_as_json(names, result, options, dropped), indent=2))
     else:
         print(_as_table(names, result, options, dropped))
     for remark in _remarks(result, len(names)):
         print(f"smoothl1: {remark}", file=sys.stderr)
-    return NOT_CONVERGED if result.problem else 0
+    return FAILED if result.problem else 0
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    if len(options.delimiter) != 1:
-        raise InputError(f"--delimiter must be one character, got {options.delimiter!r}")
-    for path in filter(None, (options.output, options.plot)):
+    options.delimiter = {"\\t": "\t", "tab": "\t"}.get(options.delimiter, options.delimiter)
+    if len(options.delimiter) != 1 or options.delimiter in "\"'\r\n ":
+        raise InputError(
+            f"--delimiter must be one character or tab, no quote, got {options.delimiter!r}"
+        )
+    outputs = [path for path in (options.output, options.plot) if path is not None]
+    for path in outputs:
         if not path.parent.is_dir():
             raise InputError(f"{path}: no such folder as {str(path.parent)!r}")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: not a file that can be replaced")
+    places = [path.resolve() for path in (options.data, *outputs)]
+    if len(set(places)) < len(places):
+        raise InputError("DATA.csv, --output and --plot must be different files")
     if options.beta == 0 and options.method.lower() not in BY_GRADIENT:
         allowed = ", ".join(m for m in METHODS if m.lower() not in (*BY_PRODUCT, "trust-exact"))
         raise InputError(f"--method {options.method} does not work with --beta 0; use {allowed}")
@@ -145,43 +161,45 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _read(
     options: argparse.Namespace,
-) -> tuple[list[str], Array, Vector, Vector | None, int]:
-    """Names of the features, their columns, the target, the weights, the rows left out."""
-    path = options.data
-    if options.features is None:
-        names = [
-            name for name in read_header(path, options.delimiter)
-            if name not in (options.target, options.weight)
-        ]  # fmt: skip
-    else:
-        names = [name.strip() for name in options.features.split(",")]
-    wanted = [options.target, *names, *filter(None, [options.weight])]
-    double = sorted({name for name in wanted if wanted.count(name) > 1})
-    if double:
-        raise InputError(f"column {', '.join(double)} is asked for twice")
-    columns, dropped = read_columns(path, wanted, options.delimiter, options.drop_missing)
+) -> tuple[list[str], Array, Vector, Vector | None, dict[str, int]]:
+    """Names of the features, their columns, the target, the weights, rows left out."""
+    with Table(options.data, options.delimiter) as table:
+        if options.features is None:
+            names = table.features(options.target, options.weight)
+        else:
+            names = [name.strip() for name in next(csv.reader([options.features]), [])]
+        wanted = [options.target, *names, *filter(None, [options.weight])]
+        double = [name for name, times in Counter(wanted).items() if times > 1]
+        if double:
+            raise InputError(f"column {', '.join(double)} is asked for twice")
+        columns, missing = table.columns(wanted, options.drop_missing)
     X = np.column_stack([columns[name] for name in names]) if names else np.empty((0, 0))
-    weight = columns[options.weight] if options.weight else None
-    _check_columns(path, names, X, weight)
-    return names, X, columns[options.target], weight, dropped
+    y, weight, weightless = columns[options.target], None, 0
+    if options.weight:
+        weight = columns[options.weight]
+        if weight.size and weight.min() < 0:
+            raise InputError(f"{options.data}: weights must be at least 0, got {weight.min()}")
+        kept = weight > 0
+        X, y, weight, weightless = X[kept], y[kept], weight[kept], int((~kept).sum())
+    _check_columns(options.data, names, X)
+    return names, X, y, weight, {"missing values": missing, "weight 0": weightless}
 
 
-def _check_columns(path: Path, names: list[str], X: Array, weight: Vector | None) -> None:
+def _check_columns(path: Path, names: list[str], X: Array) -> None:
     if not names:
         raise InputError(f"{path}: there must be at least one feature beside the target")
     if len(X) <= len(names):
         raise InputError(
             f"{path}: {len(names) + 1} coefficients need at least as many rows, got {len(X)}"
         )
-    constant = [name for name, low, high in zip(names, X.min(0), X.max(0), strict=True)
-                if low == high]  # fmt: skip
+    constant = [
+        name for name, low, high in zip(names, X.min(0), X.max(0), strict=True) if low == high
+    ]
     if constant:
         raise InputError(
             f"{path}: column {', '.join(constant)} is constant and cannot be told "
             "from the intercept; leave it out with --features"
         )
-    if weight is not None and (weight.min() < 0 or not weight.sum() > 0):
-        raise InputError(f"{path}: weights must be at least 0 and not all 0")
 
 
 class _Progress:
@@ -203,11 +221,15 @@ class _Progress:
             print(f"iteration {iteration}, loss {loss:.9g}, {seconds:.0f} s", file=sys.stderr)
 
 
-def _as_table(names: list[str], result: Fit, options: argparse.Namespace, dropped: int) -> str:
+def _as_table(
+    names: list[str], result: Fit, options: argparse.Namespace, dropped: dict[str, int]
+) -> str:
     chosen = (
         "" if result.scale is None else f" (1.345 robust standard deviations of {result.scale:.6g})"
     )
-    rows = f"{result.rows} rows" + (f", {dropped} with missing values left out" if dropped else "")
+    rows = f"{result.rows} rows" + "".join(
+        f", {count} with {reason} left out" for reason, count in dropped.items() if count
+    )
     labels = ["intercept", *names]
     width = max(map(len, labels))
     lines = [
@@ -233,14 +255,15 @@ def _columns(result: Fit) -> tuple[list[float], list[float]]:
 
 
 def _as_json(
-    names: list[str], result: Fit, options: argparse.Namespace, dropped: int
+    names: list[str], result: Fit, options: argparse.Namespace, dropped: dict[str, int]
 ) -> dict[str, Any]:
     labels = ["intercept", *names]
     plain, robust = (dict(zip(labels, column, strict=True)) for column in _columns(result))
     return {
         "target": options.target, "coefficients": robust, "least_squares": plain,
         "beta": result.beta, "scale": result.scale, "l2": options.l2, "loss": result.loss,
-        "rows": result.rows, "rows_left_out": dropped, "rows_in_linear_region": result.linear,
+        "rows": result.rows, "rows_left_out": sum(dropped.values()),
+        "rows_in_linear_region": result.linear,
         "method": result.method, "iterations": result.iterations, "seconds": result.seconds,
         "converged": result.problem is None,
     }  # fmt: skip
@@ -265,21 +288,28 @@ def _coefficients_csv(names: list[str], result: Fit) -> str:
     return text.getvalue()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
+def _write(outputs: dict[Path, bytes]) -> None:
+    """Write files, all of them or none."""
+    ready: list[tuple[str, Path]] = []
+    with contextlib.ExitStack() as stack:
+        for path, content in outputs.items():
+            place = path.resolve()  # a link stays one
+            try:
+                handle, name = tempfile.mkstemp(dir=place.parent)
+                stack.callback(_remove, name)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                os.chmod(name, 0o666 & ~_umask())
+                ready.append((name, place))
+            except OSError as error:
+                raise InputError(f"{path}: {error.strerror or error}") from None
+        for name, place in ready:
+            os.replace(name, place)
+
+
+def _remove(name: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(name)
 
 
 def _umask() -> int:

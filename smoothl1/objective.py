@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,10 @@ class Objective(ABC):
             if "callback" in options:
                 raise TypeError("give progress or callback, not both")
             wanted["callback"] = _Progress(self, progress)
-        result = optimize.minimize(function, start, method=method, **wanted, **options)
+        # SciPy's trlib divides by the length of a vector that is 0 at a minimum.
+        noisy = isinstance(method, str) and method.lower() == "trust-krylov"
+        with np.errstate(invalid="ignore") if noisy else nullcontext():
+            result = optimize.minimize(function, start, method=method, **wanted, **options)
         self._describe(result)
         return result
 

@@ -32,11 +32,11 @@ def draw(names: list[str], X: Array, y: Vector, result: Fit, target: str) -> byt
             (result.least_squares, "--", GREY, "least squares"),
         ):
             axes.plot(ends, ends * w[0] + w[1], style, color=color, label=label)
-        axes.set_xlabel(names[0])
+        axes.set_xlabel(names[0], parse_math=False)
     else:
         axes.plot(ends, ends, "-", color="black", label="fitted = observed")
-        axes.set_xlabel(f"fitted {target}")
-    axes.set_ylabel(target)
+        axes.set_xlabel(f"fitted {target}", parse_math=False)
+    axes.set_ylabel(target, parse_math=False)
     axes.legend()
     axes.spines[["top", "right"]].set_visible(False)
     content = io.BytesIO()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from types import TracebackType
 
 import numpy as np
 
@@ -20,93 +21,118 @@ class InputError(ValueError):
     """Something about the input that its author has to change, in one line."""
 
 
-def read_header(path: Path, delimiter: str) -> list[str]:
-    """Names of the columns."""
-    with _open(path) as file:
-        names = [name.strip() for name in next(Rows(file, path, delimiter), [])]
-    if not any(names):
-        raise InputError(f"{path}: the first line must name the columns, got an empty one")
-    double = {name for name in names if names.count(name) > 1}
-    if double:
-        raise InputError(f"{path}: column names must differ, got {', '.join(sorted(double))} twice")
-    return names
+class Table:
+    """A CSV file, read once from its first line to its last."""
 
+    def __init__(self, path: Path, delimiter: str) -> None:
+        self._path = path
+        try:
+            self._file = path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from None
+        self._reader = csv.reader(self._file, delimiter=delimiter, strict=True)
 
-def read_columns(
-    path: Path, wanted: Sequence[str], delimiter: str, drop_missing: bool
-) -> tuple[dict[str, Vector], int]:
-    """Read the wanted columns, and how many rows with missing values were left out."""
-    names = read_header(path, delimiter)
-    for name in wanted:
-        if name not in names:
-            raise InputError(f"{path}: no column {name!r}; there are {', '.join(names)}")
-    places = [names.index(name) for name in wanted]
-    columns = [array("d") for _ in wanted]
-    dropped = 0
-    with _open(path) as file:
-        rows = Rows(file, path, delimiter)
-        next(rows)
-        for row in rows:
+    def __enter__(self) -> Table:
+        try:
+            self.names = self._header()
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def _header(self) -> list[str]:
+        names = [name.strip() for name in next(self._rows(), [])]
+        if not any(names):
+            raise InputError(f"{self._path}: the first line must name the columns, it is empty")
+        double = [name for name, times in Counter(names).items() if name and times > 1]
+        if double:
+            raise InputError(f"{self._path}: two columns have the same name: {_listed(double)}")
+        return names
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def features(self, *others: str | None) -> list[str]:
+        """All columns but some."""
+        if not all(self.names):
+            number = self.names.index("") + 1
+            raise InputError(
+                f"{self._path}: column {number} has no name; choose columns with --features"
+            )
+        return [name for name in self.names if name not in others]
+
+    def columns(self, wanted: Sequence[str], drop_missing: bool) -> tuple[dict[str, Vector], int]:
+        """Read columns, and how many rows with missing values were left out."""
+        for name in wanted:
+            if name not in self.names:
+                raise InputError(f"{self._path}: no column {name!r}; there are {self._known()}")
+        places = [self.names.index(name) for name in wanted]
+        columns = [array("d") for _ in wanted]
+        dropped = 0
+        for row in self._rows():
             if not row:
                 continue
-            line = rows.line
-            if len(row) != len(names):
+            if len(row) != len(self.names):
                 raise InputError(
-                    f"{path}, line {line}: expected {len(names)} fields, got {len(row)}"
+                    f"{self._here()}: expected {len(self.names)} fields, got {len(row)}"
                 )
-            values = [_number(row[k], path, line, names[k]) for k in places]
-            if any(math.isnan(value) for value in values):
-                if not drop_missing:
-                    name = wanted[[math.isnan(value) for value in values].index(True)]
-                    raise InputError(
-                        f"{path}, line {line}, column {name}: the value is missing; "
-                        "--drop-missing leaves such rows out"
-                    )
+            values = [self._number(row[k], self.names[k]) for k in places]
+            missing = [name for name, v in zip(wanted, values, strict=True) if math.isnan(v)]
+            if missing and not drop_missing:
+                raise InputError(
+                    f"{self._here()}, column {missing[0]}: the value is missing; "
+                    "--drop-missing leaves such rows out"
+                )
+            if missing:
                 dropped += 1
                 continue
             for column, value in zip(columns, values, strict=True):
                 column.append(value)
-    return {
-        name: np.array(column, np.float64) for name, column in zip(wanted, columns, strict=True)
-    }, dropped
+        arrays = [np.array(column, np.float64) for column in columns]
+        return dict(zip(wanted, arrays, strict=True)), dropped
 
+    def _known(self) -> str:
+        known = _listed([name for name in self.names if name][:20])
+        if len(self.names) == 1:
+            likely = next((mark for mark in ";\t|" if mark in self.names[0]), None)
+            return known + (f" (is the --delimiter {likely!r}?)" if likely else "")
+        return known
 
-def _number(text: str, path: Path, line: int, name: str) -> float:
-    text = text.strip()
-    if text.lower() in MISSING:
-        return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.inf
-    if math.isinf(value):
-        raise InputError(
-            f"{path}, line {line}, column {name}: expected a finite number, got {text!r}"
-        )
-    return value
+    def _here(self) -> str:
+        return f"{self._path}, line {self._reader.line_num}"
 
-
-def _open(path: Path) -> IO[str]:
-    try:
-        return path.open(newline="", encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-
-
-class Rows(Iterator[list[str]]):
-    """Rows of a CSV file, and the line that the last one ended in."""
-
-    def __init__(self, file: IO[str], path: Path, delimiter: str) -> None:
-        self._path = path
-        self._reader = csv.reader(file, delimiter=delimiter, strict=True)
-
-    @property
-    def line(self) -> int:
-        """Number of the last line read."""
-        return self._reader.line_num
-
-    def __next__(self) -> list[str]:
+    def _number(self, text: str, name: str) -> float:
+        text = text.strip()
+        if text.lower() in MISSING:
+            return math.nan
         try:
-            return next(self._reader)
-        except (csv.Error, UnicodeDecodeError, OSError) as error:
-            raise InputError(f"{self._path}, line {self.line + 1}: {error}") from None
+            value = math.inf if "_" in text else float(text)
+        except ValueError:
+            value = math.inf
+        if math.isinf(value):
+            raise InputError(
+                f"{self._here()}, column {name}: expected a finite number, got {text!r}"
+            )
+        return value
+
+    def _rows(self) -> Iterator[list[str]]:
+        while True:
+            try:
+                row = next(self._reader)
+                "".join(row).encode()
+            except StopIteration:
+                return
+            except UnicodeEncodeError:
+                raise InputError(f"{self._here()}: the text is not UTF-8") from None
+            except (csv.Error, OSError) as error:
+                raise InputError(f"{self._here()}: {error}") from None
+            yield row
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(" ".join(name.split()) for name in names)

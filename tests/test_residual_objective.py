@@ -104,6 +104,23 @@ def test_calls_are_few(observed):
     assert calls == ["r", "J"]
 
 
+@pytest.mark.parametrize("kind", ["2-point", "3-point"])
+def test_functions_that_reuse_their_buffer_or_return_float32(observed, kind):
+    buffer, p = np.empty(60), np.array([2.0, 1.0, 0.2])
+
+    def reuse(p):
+        buffer[:] = residual(observed)(p)
+        return buffer
+
+    def narrow(p):
+        return residual(observed)(p).astype(np.float32)
+
+    wanted = ResidualObjective(residual(observed), jacobian, beta=0.3).jac(p)
+    for function, close in ((reuse, 1e-5), (narrow, 1e-2)):
+        got = ResidualObjective(function, kind, beta=0.3)
+        np.testing.assert_allclose(got.jac(p), wanted, rtol=close)
+
+
 def test_differential_evolution_does_not_need_derivatives(observed):
     objective = ResidualObjective(residual(observed), "cs", beta=0.3)
     found = optimize.differential_evolution(
