@@ -1,9 +1,8 @@
-"""Which backend computes for which kind of array.
+"""Which backend computes a checked problem, and the shortest way for small arrays.
 
 A backend is a module with `loss`, `slope` and `value_and_grad` over a checked
-`problem.Problem`. Only NumPy's is there; kinds that are to come (torch, JAX,
-CuPy, Dask, numba device arrays) join the table by the package that defines
-their type, which is looked up only among packages already imported.
+`problem.Problem`. Only that for CPUs is there. Arrays of other libraries come
+here as NumPy views (see `kinds`).
 """
 
 from __future__ import annotations

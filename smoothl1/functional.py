@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import backend
+from .kinds import foreign, run_on_views
 from .problem import Problem, check
 from .validate import (
     Array,
@@ -48,6 +49,8 @@ def smooth_l1_loss(
         bfloat16 or integers. The result has the promoted floating type;
         integers take that of the floating operands, or float64, before they
         are subtracted. Python numbers are weak. `beta` is in their unit.
+        Arrays are NumPy's, or all of one of PyTorch, JAX and array_api_strict,
+        on the CPU and without gradient tracking; results are of that kind.
     beta : float or array_like, default 1.0
         Finite threshold(s) of at least 0; an array broadcasts. Kept in float64.
     reduction : {"mean", "sum", "none", "auto"}, default "mean"
@@ -120,6 +123,12 @@ def smooth_l1_loss(
         narrow = None if x.itemsize == 8 else True
         total = kernels.total_loss(x.reshape(-1), target.reshape(-1), beta, narrow)
         return _scalar(total / x.size if _DIVIDES[reduction] else total, x.dtype)
+    if (kind := foreign(x, target, beta, weight, where, out)) is not None:
+        return run_on_views(kind, smooth_l1_loss, {
+            "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
+            "keepdims": keepdims, "weight": weight, "where": where, "normalizer": normalizer,
+            "dtype": dtype, "out": out,
+        })  # fmt: skip
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
         where=where, normalizer=normalizer, dtype=dtype,
@@ -167,6 +176,12 @@ def huber_loss(
     >>> sl.huber_loss([0.0, 4.0], 0.5, delta=2.0, reduction="none")
     array([0.125, 5.   ])
     """
+    if (kind := foreign(x, target, delta, weight, where, out)) is not None:
+        return run_on_views(kind, huber_loss, {
+            "x": x, "target": target, "delta": delta, "reduction": reduction, "axis": axis,
+            "keepdims": keepdims, "weight": weight, "where": where, "normalizer": normalizer,
+            "dtype": dtype, "out": out,
+        })  # fmt: skip
     problem = check(
         x, target, beta=delta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
         where=where, normalizer=normalizer, dtype=dtype, beta_name="delta",
@@ -225,6 +240,12 @@ def smooth_l1_grad(
     array([-0.75, -0.25,  0.75])
 
     """
+    if (kind := foreign(x, target, beta, weight, where, out, grad_output)) is not None:
+        return run_on_views(kind, smooth_l1_grad, {
+            "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
+            "keepdims": keepdims, "weight": weight, "where": where, "normalizer": normalizer,
+            "dtype": dtype, "out": out, "wrt": wrt, "grad_output": grad_output,
+        })  # fmt: skip
     check_wrt(wrt)
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
@@ -310,6 +331,12 @@ def smooth_l1_value_and_grad(
         narrow = None if x.itemsize == 8 else True
         flat = x.reshape(-1), target.reshape(-1), beta, divisor, narrow, grad.reshape(-1)
         return _scalar(kernels.total_loss_and_grad(*flat) / divisor, x.dtype), grad
+    if (kind := foreign(x, target, beta, weight, where, out, grad_out)) is not None:
+        return run_on_views(kind, smooth_l1_value_and_grad, {
+            "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
+            "keepdims": keepdims, "weight": weight, "where": where, "normalizer": normalizer,
+            "dtype": dtype, "out": out, "wrt": wrt, "grad_out": grad_out,
+        })  # fmt: skip
     check_wrt(wrt)
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
@@ -365,6 +392,12 @@ def smooth_l1_hess(
     array([0.5, 0.5, 0. ])
 
     """
+    if (kind := foreign(x, target, beta, weight, where, out)) is not None:
+        return run_on_views(kind, smooth_l1_hess, {
+            "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
+            "keepdims": keepdims, "weight": weight, "where": where, "normalizer": normalizer,
+            "dtype": dtype, "out": out,
+        })  # fmt: skip
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
         where=where, normalizer=normalizer, dtype=dtype,
