@@ -426,7 +426,7 @@ def test_worker_processes_finish(run_python):
     context = multiprocessing.get_context("fork")
     multiprocessing.set_start_method("fork", force=True)
     found = differential_evolution(
-        objective.fun, bounds, workers=2, updating="deferred", maxiter=3, popsize=4, rng=1
+        objective.fun, bounds, workers=2, updating="deferred", maxiter=3, popsize=4, seed=1
     )
     print(found.fun < best.fun + 1e-3)
     import scipy
