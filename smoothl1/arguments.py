@@ -27,8 +27,18 @@ def check_total(reduction: Any) -> Reduction:
     return kind
 
 
+def refuse_masked(name: str, value: Any) -> None:
+    """Refuse an array whose mask would be lost."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must not be a masked array; pass {name}.filled(0), and weights of 0 for the "
+            "rows with masked values"
+        )
+
+
 def vector(name: str, value: Any, size: int | None) -> Vector:
     """Return a contiguous float64 vector."""
+    refuse_masked(name, value)
     if type(value) is not np.ndarray or value.dtype != np.float64:
         value = np.asarray(numbers(name, value), np.float64)
     if value.ndim != 1 or size not in (None, value.size):

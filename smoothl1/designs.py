@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import Vector
+from .arguments import Vector, refuse_masked
 from .functional import smooth_l1_hess, smooth_l1_value_and_grad
 from .validate import Array, dtype_name, numbers
 
@@ -37,6 +37,7 @@ class Dense:
     """An array of rows, read block by block in one pass."""
 
     def __init__(self, X: Any, y: Vector, weight: Vector | None, beta: float) -> None:
+        refuse_masked("X", X)
         array = numbers("X", X)
         if isinstance(array, float) or array.ndim != 2:
             raise ValueError(f"X must have two dimensions (rows, columns), got {_shape(array)}")

@@ -170,15 +170,15 @@ class _Search:
     def run(self, beta: float) -> None:
         """Minimise for one threshold."""
         before = self.iterations
+        objective, times = self._scaled.objective(beta, self._l2)
 
         def progress(iteration: int, loss: float) -> None:
             if self._tell is not None:
-                self._tell(before + iteration, loss * self._scaled.size)
+                self._tell(before + iteration, loss / times * self._scaled.size)
 
         options: dict[str, Any] = {"tol": 1e-10}
         if self._method in TIGHT:
             options = {"options": TIGHT[self._method]}
-        objective, times = self._scaled.objective(beta, self._l2)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of SciPy's methods: what counts is checked below
             result = objective.minimize(self.w, method=self._method, progress=progress, **options)

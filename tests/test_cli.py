@@ -318,9 +318,13 @@ def test_no_convergence_is_said(capsys, monkeypatch):
 def test_progress_of_long_fits(capsys, monkeypatch):
     monkeypatch.setattr(cli._Progress, "AFTER", 0.0)
     monkeypatch.setattr(cli._Progress, "EVERY", 0.0)
-    assert main(FIT) == 0
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("iteration 1, loss ")
+    for beta in ("1", "1e6"):
+        assert main([*FIT, "--beta", beta, "--json"]) == 0
+        out, err = capsys.readouterr()
+        lines = err.splitlines()
+        assert lines[0].startswith("iteration 1, loss ")
+        last = float(lines[-1].split()[3].rstrip(","))
+        assert last == pytest.approx(json.loads(out)["loss"], rel=1e-6)
 
 
 def test_info(capsys):

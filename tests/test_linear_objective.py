@@ -454,6 +454,8 @@ class Table:
         ({"X": np.zeros((3, 2), complex)}, TypeError, "X has dtype complex128"),
         ({"X": np.zeros((3, 2), bool)}, TypeError, "X has dtype bool"),
         ({"X": sparse.csr_array(np.eye(3, dtype=complex))}, TypeError, "real numbers"),
+        ({"X": np.ma.zeros((3, 2))}, TypeError, "X must not be a masked array; .* weights of 0"),
+        ({"y": np.ma.zeros(3)}, TypeError, "y must not be a masked array"),
         ({"X": Table()}, TypeError, "X must be a numpy.ndarray"),
         ({"X": np.zeros((4, 2))}, ValueError, "y must have one value per row of X, got 3 for 4"),
         ({"X": np.zeros((3, 0)), "fit_intercept": False}, ValueError, "X must have a column"),
