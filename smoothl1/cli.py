@@ -21,7 +21,7 @@ import numpy as np
 from . import __version__
 from .arguments import Vector, at_least_0
 from .fit import Fit, fit
-from .objective import BY_GRADIENT, BY_PRODUCT
+from .objective import BY_GRADIENT
 from .table import InputError, Table
 from .validate import Array
 
@@ -150,7 +150,7 @@ def _check_options(options: argparse.Namespace) -> None:
     if len(set(places)) < len(places):
         raise InputError("DATA.csv, --output and --plot must be different files")
     if options.beta == 0 and options.method.lower() not in BY_GRADIENT:
-        allowed = ", ".join(m for m in METHODS if m.lower() not in (*BY_PRODUCT, "trust-exact"))
+        allowed = ", ".join(method for method in METHODS if method.lower() in BY_GRADIENT)
         raise InputError(f"--method {options.method} does not work with --beta 0; use {allowed}")
     if options.plot is not None:
         try:
@@ -304,7 +304,10 @@ def _write(outputs: dict[Path, bytes]) -> None:
             except OSError as error:
                 raise InputError(f"{path}: {error.strerror or error}") from None
         for name, place in ready:
-            os.replace(name, place)
+            try:
+                os.replace(name, place)
+            except OSError as error:
+                raise InputError(f"{place}: {error.strerror or error}") from None
 
 
 def _remove(name: str) -> None:

@@ -17,9 +17,9 @@ import numpy as np
 
 from .arguments import Vector, refuse_masked
 from .functional import smooth_l1_hess, smooth_l1_value_and_grad
+from .plan import GROUP
 from .validate import Array, dtype_name, numbers
 
-GROUP = 8  # rows that kernels work on side by side
 MOST_ROWS = 64 * GROUP  # of a block: each costs about 1 us beside the work
 BLOCK = 1 << 16  # elements of a block, half of a mebibyte as float64
 UNITS, FEWEST = 64, 16  # tasks: enough for a few dozen threads

@@ -1,8 +1,8 @@
 """Arrays of other libraries: NumPy views of them, and results of their kind.
 
-A call with such arrays runs once more on views of the same memory, and what
-it returns goes back in the memory that NumPy allocated. Libraries are looked
-up among the modules that are already imported, never imported.
+A call with such arrays runs once more on views of the same memory, and the
+library makes its own arrays of what that returns, without a copy where it can.
+Libraries are looked up among the modules already imported, never imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from .validate import Array, named_dtype
 
 NEUTRAL = (np.ndarray, np.generic, int, float, list, tuple, type(None))
-OUTPUTS = ("out", "grad_out")
 
 
 class Kind(ABC):
@@ -35,7 +34,7 @@ class Kind(ABC):
 
     @abstractmethod
     def wrap(self, result: Array, like: Any) -> Any:
-        """Array of this kind in the memory of a result, on the device of another."""
+        """Array of this kind with a result, on the device of another."""
 
     def dtype(self, dtype: Any) -> Any:
         """Dtype, or name of one, that NumPy understands."""
@@ -73,7 +72,7 @@ class _Torch(Kind):
 
     def wrap(self, result: Array, like: Any) -> Any:
         torch = sys.modules["torch"]
-        if result.dtype.kind == "V" or result.dtype.name == "bfloat16":
+        if result.dtype.name == "bfloat16":
             return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(result)
 
@@ -153,12 +152,13 @@ def run_on_views(kind: Kind, function: Callable[..., Any], arguments: dict[str, 
     if taken["dtype"] is not None:
         taken["dtype"] = kind.dtype(taken["dtype"])
     result = function(**taken)
-    parts = result if isinstance(result, tuple) else (result,)
-    names = OUTPUTS if isinstance(result, tuple) else OUTPUTS[:1]
-    wrapped = tuple(
-        _wrap(kind, part, arguments[name], like) for part, name in zip(parts, names, strict=True)
+    if not isinstance(result, tuple):
+        return _wrap(kind, result, arguments["out"], like)
+    loss, grad = result
+    return (
+        _wrap(kind, loss, arguments["out"], like),
+        _wrap(kind, grad, arguments["grad_out"], like),
     )
-    return wrapped if isinstance(result, tuple) else wrapped[0]
 
 
 def _wrap(kind: Kind, part: Any, out: Any, like: Any) -> Any:

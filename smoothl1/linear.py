@@ -21,11 +21,10 @@ from numba import prange, types
 from .blocks import accumulate
 from .gather import prefetch, transfer
 from .jit import by_type, helper, kernel, parallel_kernel
-from .plan import LANES, SPAN
+from .plan import GROUP, LANES, SPAN
 from .sums import clear, fold
 
 COLUMNS = 512  # products added one after another
-GROUP = 8  # rows that are worked on side by side
 AHEAD = 1 << 14  # bytes: asking for rows so early makes a pass 3 times as fast
 
 

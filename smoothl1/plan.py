@@ -24,6 +24,7 @@ DEPTH = 16  # additions in one lane of a block: 64 of them can be 31 ulps off
 LANES = 64  # float64 lanes: eight AVX-512 registers
 SPAN = 2048
 TILE = 1024  # columns of one tile
+GROUP = 8  # rows of a linear model that kernels work on side by side
 SHORT = 64  # rows below which one run holds several outputs
 
 

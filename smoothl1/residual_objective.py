@@ -59,6 +59,7 @@ class ResidualObjective(Objective):
     """
 
     _residuals_at: tuple[Vector, Vector, float, Vector] | None = None
+    _jacobian_at: tuple[Vector, Any] | None = None
 
     def __init__(
         self,
@@ -171,12 +172,22 @@ class ResidualObjective(Objective):
         return residual
 
     def _jacobian(self, w: Vector, residual: Vector) -> Any:
+        """Derivatives of the residuals; kept for the same parameters."""
+        last = self._jacobian_at
+        if last is None or not np.array_equal(last[0], w):
+            last = (w.copy(), self._new_jacobian(w, residual))
+            self._jacobian_at = last
+        return last[1]
+
+    def _new_jacobian(self, w: Vector, residual: Vector) -> Any:
         if callable(self._jac):
             matrix = self._jac(w.copy())
             if not _is_sparse(matrix):
-                matrix = numbers("jac(w)", matrix)
+                matrix = np.array(numbers("jac(w)", matrix))
             elif matrix.dtype.kind not in "fiu":
                 raise TypeError(f"jac(w) must hold real numbers, got {matrix.dtype}")
+            else:
+                matrix = matrix.copy()
         else:
             # The one function of SciPy's with all three schemes for vectors.
             from scipy.optimize._numdiff import approx_derivative

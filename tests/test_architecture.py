@@ -34,7 +34,7 @@ ALLOWED = {
     "module": {"functional", "validate"},
     "linear": {"blocks", "gather", "jit", "plan", "sums"},
     "arguments": {"validate"},
-    "designs": {"arguments", "functional", "validate"},
+    "designs": {"arguments", "functional", "plan", "validate"},
     "objective": {"arguments", "validate"},
     "linear_objective": {"arguments", "designs", "objective", "validate"},
     "residual_objective": {"arguments", "functional", "objective", "validate"},

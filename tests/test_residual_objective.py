@@ -101,7 +101,12 @@ def test_calls_are_few(observed):
     assert calls == ["r"]
     objective.jac(p)
     objective(p)
+    for v in np.eye(3):
+        objective.hessp(p, v)
+    objective.hess(p)
     assert calls == ["r", "J"]
+    objective.hess(p + 1.0)
+    assert calls == ["r", "J"] * 2
 
 
 @pytest.mark.parametrize("kind", ["2-point", "3-point"])
@@ -119,6 +124,20 @@ def test_functions_that_reuse_their_buffer_or_return_float32(observed, kind):
     for function, close in ((reuse, 1e-5), (narrow, 1e-2)):
         got = ResidualObjective(function, kind, beta=0.3)
         np.testing.assert_allclose(got.jac(p), wanted, rtol=close)
+
+
+def test_a_jacobian_may_reuse_its_buffer(observed):
+    buffer = np.empty((60, 3))
+
+    def reuse(p):
+        buffer[:] = jacobian(p)
+        return buffer
+
+    p, q = np.array([2.0, 1.0, 0.2]), np.array([3.0, 0.5, 0.1])
+    objective = ResidualObjective(residual(observed), reuse, beta=0.3)
+    wanted = objective.hess(p)
+    reuse(q)
+    assert np.array_equal(objective.hess(p), wanted)
 
 
 def test_differential_evolution_does_not_need_derivatives(observed):
