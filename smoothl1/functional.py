@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import backend
-from .kinds import foreign, run_on_views
+from .calls import Call, Wanted
+from .kinds import foreign
 from .problem import Problem, check
 from .validate import (
     Array,
@@ -124,11 +125,11 @@ def smooth_l1_loss(
         total = kernels.total_loss(x.reshape(-1), target.reshape(-1), beta, narrow)
         return _scalar(total / x.size if _DIVIDES[reduction] else total, x.dtype)
     if (kind := foreign(x, target, beta, weight, where, out)) is not None:
-        return run_on_views(kind, smooth_l1_loss, {
+        return kind.run(Call(smooth_l1_loss, Wanted.LOSS, {
             "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
             "keepdims": keepdims, "weight": weight, "where": where, "normalizer": normalizer,
             "dtype": dtype, "out": out,
-        })  # fmt: skip
+        }))  # fmt: skip
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
         where=where, normalizer=normalizer, dtype=dtype,
@@ -177,11 +178,11 @@ def huber_loss(
     array([0.125, 5.   ])
     """
     if (kind := foreign(x, target, delta, weight, where, out)) is not None:
-        return run_on_views(kind, huber_loss, {
+        return kind.run(Call(huber_loss, Wanted.HUBER, {
             "x": x, "target": target, "delta": delta, "reduction": reduction, "axis": axis,
             "keepdims": keepdims, "weight": weight, "where": where, "normalizer": normalizer,
             "dtype": dtype, "out": out,
-        })  # fmt: skip
+        }))  # fmt: skip
     problem = check(
         x, target, beta=delta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
         where=where, normalizer=normalizer, dtype=dtype, beta_name="delta",
@@ -241,11 +242,11 @@ def smooth_l1_grad(
 
     """
     if (kind := foreign(x, target, beta, weight, where, out, grad_output)) is not None:
-        return run_on_views(kind, smooth_l1_grad, {
+        return kind.run(Call(smooth_l1_grad, Wanted.GRAD, {
             "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
             "keepdims": keepdims, "weight": weight, "where": where, "normalizer": normalizer,
             "dtype": dtype, "out": out, "wrt": wrt, "grad_output": grad_output,
-        })  # fmt: skip
+        }))  # fmt: skip
     check_wrt(wrt)
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
@@ -332,11 +333,11 @@ def smooth_l1_value_and_grad(
         flat = x.reshape(-1), target.reshape(-1), beta, divisor, narrow, grad.reshape(-1)
         return _scalar(kernels.total_loss_and_grad(*flat) / divisor, x.dtype), grad
     if (kind := foreign(x, target, beta, weight, where, out, grad_out)) is not None:
-        return run_on_views(kind, smooth_l1_value_and_grad, {
+        return kind.run(Call(smooth_l1_value_and_grad, Wanted.VALUE_AND_GRAD, {
             "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
             "keepdims": keepdims, "weight": weight, "where": where, "normalizer": normalizer,
             "dtype": dtype, "out": out, "wrt": wrt, "grad_out": grad_out,
-        })  # fmt: skip
+        }))  # fmt: skip
     check_wrt(wrt)
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
@@ -393,11 +394,11 @@ def smooth_l1_hess(
 
     """
     if (kind := foreign(x, target, beta, weight, where, out)) is not None:
-        return run_on_views(kind, smooth_l1_hess, {
+        return kind.run(Call(smooth_l1_hess, Wanted.HESS, {
             "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
             "keepdims": keepdims, "weight": weight, "where": where, "normalizer": normalizer,
             "dtype": dtype, "out": out,
-        })  # fmt: skip
+        }))  # fmt: skip
     problem = check(
         x, target, beta=beta, reduction=reduction, axis=axis, keepdims=keepdims, weight=weight,
         where=where, normalizer=normalizer, dtype=dtype,

@@ -1,12 +1,16 @@
-"""Arrays of other libraries: NumPy views of them, and results of their kind.
+"""Arrays of other libraries: who computes a call with them, and results of their kind.
 
-A call with such arrays runs once more on views of the same memory, and the
-library makes its own arrays of what that returns, without a copy where it can.
+    eager, on the CPU    views   the call runs once more on NumPy views of the same
+                                 memory; the library makes its arrays of what it returns
+    traced, or on a      generic the formula in the library's own operations
+    device of its own
+
 Libraries are looked up among the modules already imported, never imported.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,15 +18,22 @@ from typing import Any
 
 import numpy as np
 
+from . import generic
+from .calls import Call
+from .problem import Problem
 from .validate import Array, named_dtype
 
 NEUTRAL = (np.ndarray, np.generic, int, float, list, tuple, type(None))
 
 
 class Kind(ABC):
-    """The arrays of a library, on the CPU."""
+    """The arrays of a library."""
 
     name: str
+
+    def run(self, call: Call) -> Any:
+        """Run a call whose arrays are of this kind."""
+        return run_on_views(self, call)
 
     @abstractmethod
     def holds(self, value: Any) -> bool:
@@ -86,32 +97,69 @@ class _Torch(Kind):
 class _Jax(Kind):
     name = "jax.Array"
 
+    def run(self, call: Call) -> Any:
+        jax = sys.modules["jax"]
+        wide = jax.config.jax_enable_x64
+        if str(call.arguments["dtype"]).endswith("float64") and not wide:
+            raise TypeError(
+                "dtype float64 needs jax.config.update('jax_enable_x64', True), got it disabled"
+            )
+        if all(_is_concrete(array) for array in call.arrays().values() if self.holds(array)):
+            return run_on_views(self, call)
+        with contextlib.nullcontext() if wide else _enable_x64(jax):
+            return run_generic(
+                self, call, jax.numpy, lambda dtype: dtype if wide else _narrow(dtype)
+            )
+
     def holds(self, value: Any) -> bool:
         return isinstance(value, sys.modules["jax"].Array)
 
     def view(self, name: str, array: Any) -> Array:
-        if isinstance(array, sys.modules["jax"].core.Tracer):
-            raise TypeError(f"{name} is traced by JAX; call outside of jit, grad and vmap")
-        places = {device.platform for device in array.devices()}
-        if places != {"cpu"}:
-            remedy = f"pass jax.device_put({name}, jax.devices('cpu')[0])"
-            raise TypeError(f"{name} must be on the CPU, got {', '.join(sorted(places))}; {remedy}")
         return np.asarray(array)
 
     def wrap(self, result: Array, like: Any) -> Any:
         return sys.modules["jax"].numpy.asarray(result)
 
 
+def _enable_x64(jax: Any) -> Any:
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64  # type: ignore[attr-defined]  # old JAX
+
+    return enable_x64()
+
+
+def _narrow(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Dtype of a result without 64 bits, as JAX makes of all its arrays then."""
+    return np.dtype(np.float32) if dtype == np.float64 else dtype
+
+
+def _is_concrete(array: Any) -> bool:
+    """Whether an array has its values, and has them where the CPU can read them."""
+    if isinstance(array, sys.modules["jax"].core.Tracer):
+        return False
+    return all(device.platform == "cpu" for device in array.devices())
+
+
 class _Strict(Kind):
     name = "array_api_strict.Array"
+
+    def run(self, call: Call) -> Any:
+        strict = sys.modules["array_api_strict"]
+        devices = {array.device for array in call.arrays().values() if self.holds(array)}
+        if len(devices) > 1:
+            listed = ", ".join(sorted(map(str, devices)))
+            raise TypeError(f"arrays must be on one device, got {listed}; use .to_device")
+        if "cpu" in str(*devices).lower():
+            return run_on_views(self, call)
+        return run_generic(
+            self, call, strict, lambda dtype: getattr(strict, dtype.name), device=devices.pop()
+        )
 
     def holds(self, value: Any) -> bool:
         return isinstance(value, sys.modules["array_api_strict"]._array_object.Array)
 
     def view(self, name: str, array: Any) -> Array:
-        if "cpu" not in str(array.device).lower():
-            remedy = f"pass {name}.to_device(array_api_strict.Device('CPU_DEVICE'))"
-            raise TypeError(f"{name} must be on the CPU, got {array.device}; {remedy}")
         return np.from_dlpack(array)
 
     def wrap(self, result: Array, like: Any) -> Any:
@@ -138,27 +186,58 @@ def foreign(*values: Any) -> Kind | None:
     return None
 
 
-def run_on_views(kind: Kind, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    """Run a public function on views of its arguments, and wrap what it returns."""
-    taken = dict(arguments)
-    like = None
-    for name, value in arguments.items():
+def run_on_views(kind: Kind, call: Call) -> Any:
+    """Run a call on views of its arguments, and wrap what it returns."""
+    given = call.arguments
+    arrays = own_arrays(kind, call)
+    views = {name: kind.view(name, array) for name, array in arrays.items()}
+    if given["dtype"] is not None:
+        views["dtype"] = kind.dtype(given["dtype"])
+    result = call.having(**views).run()
+    like = next(iter(arrays.values()))
+    if not isinstance(result, tuple):
+        return _wrap(kind, result, given["out"], like)
+    loss, grad = result
+    return _wrap(kind, loss, given["out"], like), _wrap(kind, grad, given["grad_out"], like)
+
+
+def own_arrays(kind: Kind, call: Call) -> dict[str, Any]:
+    """Arrays of a kind among the arguments; a TypeError if there are others."""
+    own = {}
+    for name, value in call.arrays().items():
         if kind.holds(value):
-            taken[name] = kind.view(name, value)
-            like = value if like is None else like
+            own[name] = value
         elif isinstance(value, np.ndarray) or foreign(value) is not None:
             got = f"{type(value).__module__}.{type(value).__qualname__}"
             raise TypeError(f"arrays must be of one kind, got {kind.name} and, for {name}, {got}")
-    if taken["dtype"] is not None:
-        taken["dtype"] = kind.dtype(taken["dtype"])
-    result = function(**taken)
-    if not isinstance(result, tuple):
-        return _wrap(kind, result, arguments["out"], like)
-    loss, grad = result
-    return (
-        _wrap(kind, loss, arguments["out"], like),
-        _wrap(kind, grad, arguments["grad_out"], like),
-    )
+    return own
+
+
+def run_generic(
+    kind: Kind, call: Call, xp: Any, dtype: Callable[[Any], Any], **options: Any
+) -> Any:
+    """Run a call in the operations of its library."""
+    problem = check_unread(kind, call)
+    return generic.run(xp, call, problem, dtype(problem.dtype), **options)
+
+
+def check_unread(kind: Kind, call: Call) -> Problem:
+    """Check a call whose arrays cannot be read: on others of their shapes and dtypes."""
+    for name in ("out", "grad_out"):
+        if call.arguments.get(name) is not None:
+            raise TypeError(f"{name} must be None for a {kind.name} without memory to write to")
+    stand_ins: dict[str, Any] = {
+        name: np.broadcast_to(np.zeros((), _numpy_dtype(kind, array)), array.shape)
+        for name, array in own_arrays(kind, call).items()
+    }
+    if call.arguments["dtype"] is not None:
+        stand_ins["dtype"] = kind.dtype(call.arguments["dtype"])
+    return call.having(**stand_ins).check()[0]
+
+
+def _numpy_dtype(kind: Kind, array: Any) -> np.dtype[Any]:
+    dtype = kind.dtype(array.dtype)
+    return named_dtype("bfloat16") if dtype == "bfloat16" else np.dtype(dtype)
 
 
 def _wrap(kind: Kind, part: Any, out: Any, like: Any) -> Any:

@@ -180,18 +180,11 @@ def test_torch_that_numpy_cannot_read(torch):
         torch.func.vmap(lambda row: sl.smooth_l1_loss(row, 0.0))(torch.ones(2, 3))
 
 
-def test_jax_traces_are_refused():
-    jax = pytest.importorskip("jax", reason="JAX is optional")
-    for transform in (jax.jit, jax.grad):
-        with pytest.raises(TypeError, match="x is traced by JAX; call outside of jit"):
-            transform(lambda x: sl.smooth_l1_loss(x, 0.0))(jax.numpy.ones(3))
-
-
 def test_strict_devices_and_flags(arrays):
     strict = Library("array_api_strict").module
     x = strict.asarray(arrays["x"], device=strict.Device("device1"))
-    with pytest.raises(TypeError, match=r"x must be on the CPU, got .*device1"):
-        sl.smooth_l1_loss(x, x)
+    with pytest.raises(TypeError, match=r"must be on one device, got .*CPU_DEVICE.*.*device1"):
+        sl.smooth_l1_loss(x, strict.asarray(arrays["x"]))
     with strict.ArrayAPIStrictFlags(
         boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
     ):

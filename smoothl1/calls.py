@@ -1,0 +1,68 @@
+"""One call of a public function, as arrays of other libraries take it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from .problem import Problem, check
+from .validate import Array, check_grad_output, check_wrt
+
+ARRAYS = ("x", "target", "beta", "delta", "weight", "where", "grad_output", "out", "grad_out")
+
+
+class Wanted(Enum):
+    """What a call computes."""
+
+    LOSS = 1
+    HUBER = 2
+    GRAD = 3
+    VALUE_AND_GRAD = 4
+    HESS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A public function and all of its arguments, by name."""
+
+    function: Callable[..., Any]
+    wanted: Wanted
+    arguments: dict[str, Any]
+
+    @property
+    def beta_name(self) -> str:
+        """Name of the threshold."""
+        return "delta" if self.wanted is Wanted.HUBER else "beta"
+
+    @property
+    def wrt(self) -> str:
+        """Argument that the call differentiates by."""
+        return self.arguments.get("wrt", "x")
+
+    def arrays(self) -> dict[str, Any]:
+        """Arguments that may be arrays, those left out excepted."""
+        given = self.arguments
+        return {name: given[name] for name in ARRAYS if given.get(name) is not None}
+
+    def having(self, **arguments: Any) -> Call:
+        """Return the call with other values of some arguments."""
+        return Call(self.function, self.wanted, self.arguments | arguments)
+
+    def run(self) -> Any:
+        """Run it."""
+        return self.function(**self.arguments)
+
+    def check(self) -> tuple[Problem, Array | None]:
+        """Check all arguments but outputs: the problem, and the factor of its gradient."""
+        given = dict(self.arguments)
+        for name in ("out", "grad_out"):
+            given.pop(name, None)
+        check_wrt(given.pop("wrt", "x"))
+        upstream = given.pop("grad_output", None)
+        beta = given.pop(self.beta_name)
+        problem = check(**given, beta=beta, beta_name=self.beta_name)
+        if upstream is not None:
+            upstream = check_grad_output(upstream, problem.plan().result_shape)
+        return problem, upstream
