@@ -7,18 +7,15 @@ here as NumPy views (see `kinds`).
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
 from .problem import Problem
-from .threads import WORTH_A_THREAD
-
-SMALL = 2 * WORTH_A_THREAD  # elements below which one thread does the work
-FLAT = 0x101  # flags of an array that is C-contiguous and aligned
 
 _cpu: Any = None
-_kernels: Any = None
+_ways: dict[type, Any] = {}  # modules of short ways, by kind of array
 
 
 def choose(problem: Problem) -> Any:
@@ -31,25 +28,21 @@ def choose(problem: Problem) -> Any:
     return _cpu
 
 
-def small_kernels(x: Any, target: Any) -> Any:
-    """Kernels for two plain arrays, if they are small and alike; else None.
+def short_way(x: Any, target: Any) -> Any:
+    """Module that computes with two small plain arrays the shortest way; None if there is none."""
+    way = _ways.get(type(x))
+    if way is None:
+        way = _find_way(type(x))
+    return way if way is not None and way.fits(x, target) else None
 
-    This is the first thing that every call does, so it only looks at types
-    and flags: arrays of one native float type and one shape, contiguous,
-    aligned, not empty.
-    """
-    global _kernels
-    if type(x) is not np.ndarray or type(target) is not np.ndarray:
-        return None
-    dtype = x.dtype
-    if dtype is not target.dtype or dtype.char not in "df" or not dtype.isnative:
-        return None
-    if x.shape != target.shape or not 0 < x.size < SMALL:
-        return None
-    if x.flags.num & target.flags.num & FLAT != FLAT:
-        return None
-    if _kernels is None:
-        from . import kernels
 
-        _kernels = kernels
-    return _kernels
+def _find_way(kind: type) -> Any:
+    if kind is np.ndarray:
+        from . import short
+
+        _ways[kind] = short
+    elif "torch" in sys.modules and kind.__module__.partition(".")[0] == "torch":
+        from . import short_tensors
+
+        _ways.update(dict.fromkeys(short_tensors.PLAIN, short_tensors))
+    return _ways.get(kind)

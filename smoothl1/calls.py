@@ -50,19 +50,22 @@ class Call:
         """Return the call with other values of some arguments."""
         return Call(self.function, self.wanted, self.arguments | arguments)
 
+    def shared(self) -> dict[str, Any]:
+        """Arguments that all functions have."""
+        own = ("out", "grad_out", "wrt", "grad_output")
+        return {name: value for name, value in self.arguments.items() if name not in own}
+
     def run(self) -> Any:
         """Run it."""
         return self.function(**self.arguments)
 
     def check(self) -> tuple[Problem, Array | None]:
         """Check all arguments but outputs: the problem, and the factor of its gradient."""
-        given = dict(self.arguments)
-        for name in ("out", "grad_out"):
-            given.pop(name, None)
-        check_wrt(given.pop("wrt", "x"))
-        upstream = given.pop("grad_output", None)
-        beta = given.pop(self.beta_name)
-        problem = check(**given, beta=beta, beta_name=self.beta_name)
+        check_wrt(self.wrt)
+        shared = self.shared()
+        beta = shared.pop(self.beta_name)
+        problem = check(**shared, beta=beta, beta_name=self.beta_name)
+        upstream = self.arguments.get("grad_output")
         if upstream is not None:
             upstream = check_grad_output(upstream, problem.plan().result_shape)
         return problem, upstream

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from . import backend
 from .calls import Call, Wanted
 from .kinds import foreign
@@ -21,7 +19,6 @@ from .validate import (
 )
 
 _DIVIDES = {"mean": True, "auto": True, "sum": False}  # reductions of the short way
-LARGEST_FLOAT32 = 3.4e38
 
 
 def smooth_l1_loss(
@@ -108,7 +105,7 @@ def smooth_l1_loss(
 
     """
     if (
-        (kernels := backend.small_kernels(x, target)) is not None
+        (way := backend.short_way(x, target)) is not None
         and isinstance(reduction, str)
         and _DIVIDES.get(reduction) is not None
         and axis is None
@@ -121,9 +118,7 @@ def smooth_l1_loss(
         and type(beta) is float
         and 0.0 <= beta < math.inf
     ):
-        narrow = None if x.itemsize == 8 else True
-        total = kernels.total_loss(x.reshape(-1), target.reshape(-1), beta, narrow)
-        return _scalar(total / x.size if _DIVIDES[reduction] else total, x.dtype)
+        return way.loss(x, target, beta, _DIVIDES[reduction])
     if (kind := foreign(x, target, beta, weight, where, out)) is not None:
         return kind.run(Call(smooth_l1_loss, Wanted.LOSS, {
             "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
@@ -311,7 +306,7 @@ def smooth_l1_value_and_grad(
 
     """
     if (
-        (kernels := backend.small_kernels(x, target)) is not None
+        (way := backend.short_way(x, target)) is not None
         and isinstance(reduction, str)
         and _DIVIDES.get(reduction) is not None
         and axis is None
@@ -326,12 +321,9 @@ def smooth_l1_value_and_grad(
         and keepdims is False
         and type(beta) is float
         and 0.0 <= beta < math.inf
+        and (pair := way.value_and_grad(x, target, beta, _DIVIDES[reduction])) is not None
     ):
-        divisor = float(x.size) if _DIVIDES[reduction] else 1.0
-        grad = np.empty(x.shape, x.dtype)
-        narrow = None if x.itemsize == 8 else True
-        flat = x.reshape(-1), target.reshape(-1), beta, divisor, narrow, grad.reshape(-1)
-        return _scalar(kernels.total_loss_and_grad(*flat) / divisor, x.dtype), grad
+        return pair
     if (kind := foreign(x, target, beta, weight, where, out, grad_out)) is not None:
         return kind.run(Call(smooth_l1_value_and_grad, Wanted.VALUE_AND_GRAD, {
             "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
@@ -410,14 +402,6 @@ def smooth_l1_hess(
 
 def _shape(problem: Problem, wrt: str) -> tuple[int, ...]:
     return problem.x_shape if wrt == "x" else problem.target_shape
-
-
-def _scalar(value: float, dtype: np.dtype[Any]) -> Any:
-    """Make a NumPy scalar; one that float32 cannot hold is infinite, without a warning."""
-    if abs(value) < LARGEST_FLOAT32 or dtype.itemsize == 8:
-        return dtype.type(value)
-    with np.errstate(all="ignore"):
-        return dtype.type(value)
 
 
 def _wrap(loss: Array, problem: Problem, out: Array | None) -> Any:

@@ -117,7 +117,8 @@ def prefetch(address, size):
 
 
 @helper
-def _view(address, size, dtype):
+def view(address, size, dtype):
+    """Array over the memory at an address."""
     return carray(_pointer(address), (size,), dtype)
 
 
@@ -131,7 +132,7 @@ def _copy_strided(target, target_step, source, source_step, n, example):
 def _copy(target, target_step, source, source_step, itemsize, n):
     """Copy n items between two addresses with any steps between items."""
     if target_step == itemsize and source_step == itemsize:
-        to, of = _view(target, n * itemsize, np.uint8), _view(source, n * itemsize, np.uint8)
+        to, of = view(target, n * itemsize, np.uint8), view(source, n * itemsize, np.uint8)
         for i in range(to.size):
             to[i] = of[i]
     elif itemsize == 8:
@@ -178,7 +179,7 @@ def _move(operand, start, n, raw, inward):
 
 @helper
 def _swap_bytes(raw, itemsize, n):
-    data = _view(raw, n * itemsize, np.uint8).reshape(n, itemsize)
+    data = view(raw, n * itemsize, np.uint8).reshape(n, itemsize)
     for i in range(n):
         for j in range(itemsize // 2):
             data[i, j], data[i, itemsize - 1 - j] = data[i, itemsize - 1 - j], data[i, j]
@@ -216,15 +217,15 @@ def _round_run(values, rounding):
 def _decode_float(code, raw, out):
     n = out.size
     if code == F64:
-        _widen(_view(raw, n, np.float64), out)
+        _widen(view(raw, n, np.float64), out)
     elif code == F32:
-        _widen(_view(raw, n, np.float32), out)
+        _widen(view(raw, n, np.float32), out)
     elif code == F16:
-        bits = _view(raw, n, np.uint16)
+        bits = view(raw, n, np.uint16)
         for i in range(n):
             out[i] = from_half(bits[i])
     else:
-        bits = _view(raw, n, np.uint16)
+        bits = view(raw, n, np.uint16)
         for i in range(n):
             out[i] = np.uint32(np.uint32(bits[i]) << np.uint32(16)).view(np.float32)
 
@@ -233,44 +234,44 @@ def _decode_float(code, raw, out):
 def _decode_integer(code, raw, out, rounding):
     n = out.size
     if code == I64:
-        _widen_once(_view(raw, n, np.int64), out, rounding)
+        _widen_once(view(raw, n, np.int64), out, rounding)
     elif code == I32:
-        _widen(_view(raw, n, np.int32), out)
+        _widen(view(raw, n, np.int32), out)
     elif code == I16:
-        _widen(_view(raw, n, np.int16), out)
+        _widen(view(raw, n, np.int16), out)
     elif code == I8:
-        _widen(_view(raw, n, np.int8), out)
+        _widen(view(raw, n, np.int8), out)
     elif code == U64:
-        _widen_once(_view(raw, n, np.uint64), out, rounding)
+        _widen_once(view(raw, n, np.uint64), out, rounding)
     elif code == U32:
-        _widen(_view(raw, n, np.uint32), out)
+        _widen(view(raw, n, np.uint32), out)
     elif code == U16:
-        _widen(_view(raw, n, np.uint16), out)
+        _widen(view(raw, n, np.uint16), out)
     else:
-        _widen(_view(raw, n, np.uint8), out)
+        _widen(view(raw, n, np.uint8), out)
 
 
 @helper
 def _encode(code, values, raw):
     n = values.size
     if code == F64:
-        doubles = _view(raw, n, np.float64)
+        doubles = view(raw, n, np.float64)
         for i in range(n):
             doubles[i] = values[i]
     elif code == F32:
-        singles = _view(raw, n, np.float32)
+        singles = view(raw, n, np.float32)
         for i in range(n):
             singles[i] = np.float32(values[i])
     else:
-        bits = _view(raw, n, np.uint16)
+        bits = view(raw, n, np.uint16)
         for i in range(n):
             bits[i] = half_bits(values[i]) if code == F16 else brain_bits(values[i])
 
 
 @helper
 def _description(address):
-    ndim = _view(address, SIZES, np.int64)[NDIM]
-    return _view(address, SIZES + 2 * ndim, np.int64)
+    ndim = view(address, SIZES, np.int64)[NDIM]
+    return view(address, SIZES + 2 * ndim, np.int64)
 
 
 @helper
@@ -285,7 +286,7 @@ def _prefetch_run(operand, start, n):
 @native("void(int64, int64, int64, int64, int64)")
 def gather_address(description, start, values, n, raw):
     """Fill n values with the elements from ``start`` on, as float64."""
-    operand, out = _description(description), _view(values, n, np.float64)
+    operand, out = _description(description), view(values, n, np.float64)
     itemsize, code = operand[ITEMSIZE], operand[CODE]
     source, left = _locate(operand, start)
     direct = left >= n and operand[operand.size - 1] == itemsize and not operand[SWAPPED]
@@ -306,7 +307,7 @@ def gather_address(description, start, values, n, raw):
 @native("void(int64, int64, int64, int64, int64)")
 def scatter_address(description, start, values, n, raw):
     """Store n values as the elements from ``start`` on, each rounded once."""
-    operand, rounded = _description(description), _view(values, n, np.float64)
+    operand, rounded = _description(description), view(values, n, np.float64)
     itemsize = operand[ITEMSIZE]
     target, left = _locate(operand, start)
     if left >= n and operand[operand.size - 1] == itemsize and target % itemsize == 0:

@@ -10,6 +10,7 @@ import numpy as np
 from numba import prange
 
 from .blocks import new_buffers, process
+from .gather import view
 from .jit import inlined, kernel, parallel_kernel
 from .plan import DEPTH, LANES, SPAN
 from .records import Operands, Outputs, Sums
@@ -220,3 +221,29 @@ def total_loss_and_grad(x, target, beta, divisor, narrow, grad):
     """Sum of the losses, and their gradients divided by ``divisor``."""
     o = Operands(x, target, beta, None, None, None, None, None, divisor, None, None, narrow)
     return _total_loss(o, Outputs(None, grad))
+
+
+@kernel
+def total_loss_at(x, target, size, beta, divisor, narrow, out):
+    """`total_loss` of arrays at addresses, divided and stored at another."""
+    if narrow is None:
+        xs, targets = view(x, size, np.float64), view(target, size, np.float64)
+        view(out, 1, np.float64)[0] = total_loss(xs, targets, beta, narrow) / divisor
+    else:
+        xs, targets = view(x, size, np.float32), view(target, size, np.float32)
+        view(out, 1, np.float32)[0] = total_loss(xs, targets, beta, narrow) / divisor
+
+
+@kernel
+def total_loss_and_grad_at(x, target, size, beta, divisor, narrow, out, grad):
+    """`total_loss_and_grad` of arrays at addresses, the loss divided and stored too."""
+    if narrow is None:
+        xs, targets = view(x, size, np.float64), view(target, size, np.float64)
+        grads = view(grad, size, np.float64)
+        total = total_loss_and_grad(xs, targets, beta, divisor, narrow, grads)
+        view(out, 1, np.float64)[0] = total / divisor
+    else:
+        xs, targets = view(x, size, np.float32), view(target, size, np.float32)
+        grads = view(grad, size, np.float32)
+        total = total_loss_and_grad(xs, targets, beta, divisor, narrow, grads)
+        view(out, 1, np.float32)[0] = total / divisor

@@ -58,22 +58,30 @@ class Kind(ABC):
 class _Torch(Kind):
     name = "torch.Tensor"
 
+    def run(self, call: Call) -> Any:
+        torch = sys.modules["torch"]
+        tensors = own_arrays(self, call)
+        for name, tensor in tensors.items():
+            if tensor.layout is not torch.strided:
+                raise TypeError(
+                    f"{name} must be dense, got {tensor.layout}; pass {name}.to_dense()"
+                )
+        from . import autograd
+
+        if autograd.is_recorded(tensors.values()):
+            from . import operators
+
+            return operators.run(call, tensors)
+        if autograd.is_readable(tensors.values()):
+            return run_on_views(self, call)
+        return autograd.run(call, tensors)
+
     def holds(self, value: Any) -> bool:
         return isinstance(value, sys.modules["torch"].Tensor)
 
     def view(self, name: str, array: Any) -> Array:
         torch = sys.modules["torch"]
-        if not array.is_cpu:
-            raise TypeError(f"{name} must be on the CPU, got {array.device}; pass {name}.cpu()")
-        if array.layout is not torch.strided:
-            raise TypeError(f"{name} must be dense, got {array.layout}; pass {name}.to_dense()")
-        if array.requires_grad:
-            if torch.is_grad_enabled():
-                raise TypeError(
-                    f"{name} requires a gradient, which does not flow through smoothl1; pass "
-                    f"{name}.detach(), or call under torch.no_grad()"
-                )
-            array = array.detach()
+        array = array.detach()
         try:
             if array.dtype is torch.bfloat16:
                 return np.asarray(array.view(torch.int16).numpy().view(named_dtype("bfloat16")))

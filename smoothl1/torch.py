@@ -1,0 +1,121 @@
+"""The loss as a module of PyTorch, in place of `torch.nn.SmoothL1Loss`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from .backend import short_way
+from .functional import smooth_l1_loss
+from .validate import Reduction, check_beta, check_reduction
+
+
+class SmoothL1Loss(torch.nn.SmoothL1Loss):
+    """Smooth L1 loss that takes the place of `torch.nn.SmoothL1Loss`.
+
+    A training script needs to change its import only: the parameters of
+    PyTorch's module come in the same order with the same defaults.
+
+    Parameters
+    ----------
+    size_average, reduce : bool, optional
+        PyTorch's deprecated ways to say `reduction`.
+    reduction : {"mean", "sum", "none", "auto"}, default "mean"
+        How element losses are combined; "auto" is "mean".
+    beta : float or tensor, default 1.0
+        Threshold of at least 0, in the unit of the operands. A tensor
+        broadcasts with them; a `torch.nn.Parameter` is learnt.
+    axis : int, tuple of int or None, default None
+        Axes to reduce, None for all.
+    keepdims : bool, default False
+        Keep reduced axes with size 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is not one of these, when the module is built.
+
+    Notes
+    -----
+    Gradients flow to the input, the target, weights and a tensor of
+    thresholds, and so do derivatives of gradients, the transforms of
+    `torch.func`, and `torch.compile`. Operands broadcast without a warning.
+    Sums run in float64 and do not depend on the number of threads.
+
+    References
+    ----------
+    .. [1] https://docs.pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html
+
+    Examples
+    --------
+    >>> import torch
+    >>> from smoothl1.torch import SmoothL1Loss
+    >>> loss = SmoothL1Loss(beta=0.5)
+    >>> loss
+    SmoothL1Loss(beta=0.5, reduction='mean')
+    >>> x = torch.tensor([0.0, 1.0, 3.0], requires_grad=True)
+    >>> loss(x, torch.tensor([0.25, 1.0, 1.0])).backward()
+    >>> x.grad
+    tensor([-0.1667,  0.0000,  0.3333])
+
+    """
+
+    def __init__(
+        self,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        beta: Any = 1.0,
+        *,
+        axis: Any = None,
+        keepdims: bool = False,
+    ) -> None:
+        kind = check_reduction(reduction)
+        if axis is not None and kind is Reduction.NONE:
+            raise ValueError(f"axis must be None with reduction='none', got {axis!r}")
+        if not isinstance(beta, torch.Tensor):
+            beta = check_beta(beta)
+        super().__init__(size_average, reduce, str(kind))
+        self.beta = beta
+        self.axis = axis
+        self.keepdims = keepdims
+
+    def extra_repr(self) -> str:
+        """Parameters as ``repr`` shows them; those of axes only if they were given."""
+        shown = f"beta={self.beta!r}, reduction={self.reduction!r}"
+        if self.axis is not None:
+            shown += f", axis={self.axis!r}"
+        return shown + (", keepdims=True" if self.keepdims else "")
+
+    def forward(self, input: Any, target: Any, *, weight: Any = None, where: Any = None) -> Any:
+        """Loss of ``input - target``.
+
+        Parameters
+        ----------
+        input, target : tensor
+            Of shapes that broadcast.
+        weight : tensor, optional
+            Factors of the element losses; "mean" divides by their sum.
+        where : tensor of bool, optional
+            Elements to include.
+
+        Returns
+        -------
+        tensor
+
+        """
+        if (
+            weight is where is self.axis is None
+            and type(self.beta) is float
+            and 0.0 <= self.beta < math.inf
+            and self.reduction != "none"
+            and self.keepdims is False
+            and (way := short_way(input, target)) is not None
+        ):
+            return way.loss(input, target, self.beta, self.reduction == "mean")
+        return smooth_l1_loss(
+            input, target, beta=self.beta, reduction=self.reduction, axis=self.axis,
+            keepdims=self.keepdims, weight=weight, where=where,
+        )  # fmt: skip
