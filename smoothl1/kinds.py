@@ -11,18 +11,22 @@ Libraries are looked up among the modules already imported, never imported.
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from . import generic
-from .calls import Call
+from .calls import Call, Wanted
 from .problem import Problem
 from .validate import Array, named_dtype
 
+LINE = 64  # bytes; JAX adopts memory that begins with a line
+WORTH_ALIGNING = 1 << 16  # bytes that take longer to copy than to align
 NEUTRAL = (np.ndarray, np.generic, int, float, list, tuple, type(None))
 
 
@@ -46,6 +50,10 @@ class Kind(ABC):
     @abstractmethod
     def wrap(self, result: Array, like: Any) -> Any:
         """Array of this kind with a result, on the device of another."""
+
+    def outputs(self, call: Call, views: dict[str, Array]) -> dict[str, Array]:
+        """Memory for results that the library can adopt, where it cannot adopt any."""
+        return {}
 
     def dtype(self, dtype: Any) -> Any:
         """Dtype, or name of one, that NumPy understands."""
@@ -126,7 +134,30 @@ class _Jax(Kind):
         return np.asarray(array)
 
     def wrap(self, result: Array, like: Any) -> Any:
-        return sys.modules["jax"].numpy.asarray(result)
+        jax = sys.modules["jax"]
+        if result.nbytes < WORTH_ALIGNING:
+            return jax.numpy.asarray(result)
+        return jax.device_put(result, may_alias=True)  # nobody else has it
+
+    def outputs(self, call: Call, views: dict[str, Array]) -> dict[str, Array]:
+        """Aligned memory for slopes of the size and type of all operands; others are copied."""
+        name = "grad_out" if call.wanted is Wanted.VALUE_AND_GRAD else "out"
+        own, given = views.get(call.wrt), call.arguments
+        is_slope = call.wanted in (Wanted.GRAD, Wanted.VALUE_AND_GRAD, Wanted.HESS)
+        if own is None or not is_slope or own.nbytes < WORTH_ALIGNING:
+            return {}
+        operands = [views.get(key) for key in ("x", "target", "weight") if given[key] is not None]
+        if given["dtype"] is None and all(a is not None and a.dtype == own.dtype for a in operands):
+            return {name: _aligned(own.shape, own.dtype)}
+        return {}
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """New array that begins with a line of the cache."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + LINE, np.uint8)
+    skipped = -raw.ctypes.data % LINE
+    return raw[skipped : skipped + size].view(dtype).reshape(shape)
 
 
 def _enable_x64(jax: Any) -> Any:
@@ -178,11 +209,44 @@ class _Strict(Kind):
         return str(dtype).rpartition(".")[2] if _is_own(dtype) else dtype
 
 
+class _CuPy(Kind):
+    name = "cupy.ndarray"
+
+    def run(self, call: Call) -> Any:
+        cupy = sys.modules["cupy"]
+        arrays = own_arrays(self, call)
+        devices = {array.device.id for array in arrays.values()}
+        if len(devices) > 1:
+            raise TypeError(f"arrays must be on one device, got {sorted(devices)}; copy them first")
+        names = ("abs", "sign", "where", "isnan", "sum", "broadcast_to", "reshape", "zeros_like",
+                 "ones_like", "asarray", "float64", "float32", "float16")  # fmt: skip
+        xp = SimpleNamespace(
+            astype=lambda array, dtype: array.astype(dtype),
+            **{name: getattr(cupy, name) for name in names},
+        )
+        with next(iter(arrays.values())).device:
+            return run_generic(self, call, xp, lambda dtype: dtype)
+
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, sys.modules["cupy"].ndarray)
+
+    def view(self, name: str, array: Any) -> Array:
+        raise TypeError(f"{name} must be in the memory of the CPU; pass cupy.asnumpy({name})")
+
+    def wrap(self, result: Array, like: Any) -> Any:
+        return sys.modules["cupy"].asarray(result)
+
+
 def _is_own(dtype: Any) -> bool:
     return not isinstance(dtype, (str, type, np.dtype))
 
 
-KINDS = {"torch": _Torch(), "jax": _Jax(), "array_api_strict": _Strict()}
+KINDS = {
+    "torch": _Torch(),
+    "jax": _Jax(),
+    "cupy": _CuPy(),
+    "array_api_strict": _Strict(),
+}
 
 
 def foreign(*values: Any) -> Kind | None:
@@ -199,7 +263,8 @@ def run_on_views(kind: Kind, call: Call) -> Any:
     """Run a call on views of its arguments, and wrap what it returns."""
     given = call.arguments
     arrays = own_arrays(kind, call)
-    views = {name: kind.view(name, array) for name, array in arrays.items()}
+    views: dict[str, Any] = {name: kind.view(name, array) for name, array in arrays.items()}
+    views |= kind.outputs(call, views)
     if given["dtype"] is not None:
         views["dtype"] = kind.dtype(given["dtype"])
     result = call.having(**views).run()
