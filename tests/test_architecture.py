@@ -32,6 +32,9 @@ ALLOWED = {
     "calls": {"problem", "validate"},
     "generic": {"calls", "problem", "validate"},
     "kinds": {"calls", "generic", "problem", "validate"},
+    "chunks": {"validate"},
+    "dask_blocks": {"backend", "calls", "problem", "threads", "validate"},
+    "dask": {"calls", "chunks", "dask_blocks", "problem", "validate"},
     "functional": {"backend", "calls", "kinds", "problem", "validate"},
     "module": {"functional", "validate"},
     "linear": {"blocks", "gather", "jit", "plan", "sums"},
@@ -52,6 +55,7 @@ ALLOWED = {
 }
 LATER = {
     "backend": {"cpu", "kernels"},
+    "kinds": {"chunks", "dask"},
     "designs": {"gather", "launch", "linear", "threads"},
     "cli": {"info", "jit", "plot", "warmup"},
 }
