@@ -212,6 +212,11 @@ def foreign(*values: Any) -> Kind | None:
     return None
 
 
+def is_dask(value: Any) -> bool:
+    """Whether a value is a Dask array."""
+    return "dask.array" in sys.modules and KINDS["dask.array"].holds(value)
+
+
 def run_on_views(kind: Kind, call: Call) -> Any:
     """Run a call on views of its arguments, and wrap what it returns."""
     given = call.arguments

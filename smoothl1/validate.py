@@ -28,6 +28,7 @@ REMEDIES = {
     "jax": "pass np.asarray({})",
     "jaxlib": "pass np.asarray({})",
     "cupy": "pass cupy.asnumpy({})",
+    "dask.dataframe": "pass {}.to_dask_array(lengths=True)",
     "dask": "pass {}.compute()",
     "pandas": "pass {}.to_numpy()",
     "xarray": "pass {}.to_numpy()",

@@ -35,13 +35,14 @@ ALLOWED = {
     "chunks": {"validate"},
     "dask_blocks": {"backend", "calls", "problem", "threads", "validate"},
     "dask": {"calls", "chunks", "dask_blocks", "problem", "validate"},
+    "dask_rows": {"arguments", "chunks", "designs", "threads", "validate"},
     "functional": {"backend", "calls", "kinds", "problem", "validate"},
     "module": {"functional", "validate"},
     "linear": {"blocks", "gather", "jit", "plan", "sums"},
     "arguments": {"validate"},
     "designs": {"arguments", "functional", "plan", "validate"},
     "objective": {"arguments", "validate"},
-    "linear_objective": {"arguments", "designs", "objective", "validate"},
+    "linear_objective": {"arguments", "designs", "kinds", "objective", "validate"},
     "residual_objective": {"arguments", "functional", "objective", "validate"},
     "least_squares": {"arguments", "functional", "validate"},
     "optimize": {"least_squares", "linear_objective", "residual_objective"},
@@ -56,6 +57,7 @@ ALLOWED = {
 LATER = {
     "backend": {"cpu", "kernels"},
     "kinds": {"chunks", "dask"},
+    "linear_objective": {"dask_rows"},
     "designs": {"gather", "launch", "linear", "threads"},
     "cli": {"info", "jit", "plot", "warmup"},
 }
