@@ -118,6 +118,8 @@ class Dense(Design):
         from .launch import add_pairs
 
         n, p = self.shape
+        if n == 0:  # an empty block of a larger matrix
+            return np.zeros(p + 2)
         if self._prepared is None:
             data = _matrix(self.array), _frozen(self._y), _frozen(self._weight)
             self._prepared = data, _divide(n, p)
