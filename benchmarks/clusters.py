@@ -114,12 +114,13 @@ def main():
     parser.add_argument("--columns", type=int, default=20)
     parser.add_argument("--chunk", type=int, default=250_000, help="rows of a chunk")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--persist", action="store_true")
     options = parser.parse_args()
     for rows in options.rows:
         with dask.config.set(scheduler="threads"):
             measure("threads", rows, options)
-    for workers in (1, 2):
+    for workers in options.workers:
         with local_cluster(workers):
             for rows in options.rows:
                 measure(f"{workers} worker(s)", rows, options)

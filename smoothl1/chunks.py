@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 
 from .validate import Array
 
@@ -40,31 +41,31 @@ def add_up(parts: Any, axes: tuple[int, ...]) -> Any:
     The tree depends on the grid of blocks alone, so that sums have the same
     bits whichever worker is done first.
     """
-    if not axes:
-        return parts
-    return da.reduction(
-        parts, _same, _add, combine=_add, axis=axes, keepdims=True, concatenate=False,
-        dtype=parts.dtype, split_every=WIDTH, meta=empty(parts.ndim, parts.dtype),
-    )  # fmt: skip
+    for axis in axes:
+        while parts.numblocks[axis] > 1:
+            parts = _add_neighbours(parts, axis)
+    return parts
 
 
-def _same(part: Array, axis: Any, keepdims: bool) -> Array:
-    return part
+def _add_neighbours(parts: Any, axis: int) -> Any:
+    """One level of a tree. The reductions of Dask put one more task on each block."""
+    before = parts.numblocks[axis]
+    counts = [-(-n // WIDTH) if a == axis else n for a, n in enumerate(parts.numblocks)]
+    name = f"add-{tokenize(parts.name, axis, WIDTH)}"
+    tasks: dict[Any, Any] = {}
+    for place in np.ndindex(*counts):
+        low = place[axis] * WIDTH
+        along = range(low, min(low + WIDTH, before))
+        blocks = [(parts.name, *place[:axis], i, *place[axis + 1 :]) for i in along]
+        tasks[(name, *place)] = (_add, blocks)
+    chunks = tuple((1,) * counts[axis] if a == axis else c for a, c in enumerate(parts.chunks))
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[parts])
+    return da.Array(graph, name, chunks, meta=parts._meta)
 
 
-def _add(parts: Any, axis: Any, keepdims: bool) -> Array:
-    leaves = _leaves(parts)
-    total = np.array(next(leaves))
+def _add(blocks: list[Array]) -> Array:
+    total = np.array(blocks[0])
     with np.errstate(all="ignore"):
-        for part in leaves:
-            total += part
+        for block in blocks[1:]:
+            total += block
     return total
-
-
-def _leaves(parts: Any) -> Iterator[Array]:
-    """Arrays in nested lists, in order."""
-    if not isinstance(parts, list):
-        yield parts
-        return
-    for part in parts:
-        yield from _leaves(part)

@@ -312,6 +312,19 @@ def test_same_bits_for_any_scheduler(rng):
     assert len(set(results)) == 1
 
 
+def test_trees_have_many_levels_and_small_tasks(rng):
+    values = rng.normal(size=(131, 23))
+    x = da.from_array(values, chunks=(2, 3))
+    for axis in (None, 0, 1):
+        loss = sl.smooth_l1_loss(x, 0.1, beta=0.3, axis=axis)
+        np.testing.assert_allclose(
+            loss.compute(), Reference(values, 0.1, beta=0.3, axis=axis).loss(), rtol=1e-13
+        )
+        tasks = dict(loss.__dask_graph__())
+        sums = [task for key, task in tasks.items() if key[0].startswith("add-")]
+        assert max(len(blocks) for _, blocks in sums) <= 8
+
+
 def test_results_travel(rng):
     x = da.from_array(rng.normal(size=(9, 5)), chunks=4)
     loss, grad = sl.smooth_l1_value_and_grad(x, 0.0, beta=0.3, weight=abs(x))
