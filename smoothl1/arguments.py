@@ -70,10 +70,3 @@ def weights(name: str, value: Any, size: int | None) -> Vector | None:
     if not 0 < total < np.inf:
         raise ValueError(f"{name} must have a finite sum above 0, got {total}")
     return weight
-
-
-def total_weight(reduction: Reduction, weight: Vector | None, n: int) -> float:
-    """Return what a reduction divides by."""
-    if reduction is Reduction.SUM:
-        return 1.0
-    return float(n) if weight is None else float(weight.sum())

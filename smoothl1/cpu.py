@@ -39,9 +39,17 @@ def loss(problem: Problem, out: Array | None = None, huber: bool = False) -> Arr
 
 
 def slope(
-    problem: Problem, wrt: str, grad_output: Array | None, out: Array | None, curvature: bool
+    problem: Problem,
+    wrt: str,
+    grad_output: Array | None,
+    out: Array | None,
+    curvature: bool,
+    divisor: Array | float | None = None,
 ) -> Array:
-    """Gradient with respect to one argument, or the diagonal of the Hessian."""
+    """Gradient with respect to one argument, or the diagonal of the Hessian.
+
+    A divisor, if given, takes the place of that of the reduction.
+    """
     if wrt == "target":
         problem = problem.swapped()
     summed = _broadcast_axes(problem)
@@ -53,7 +61,7 @@ def slope(
     def run(piece: _Piece) -> None:
         terms = Terms.of(piece.problem, curvature=True if curvature else None)
         terms.factor = piece.factor
-        _divide(terms, _denominator(piece.problem))
+        _divide(terms, denominator(piece.problem) if divisor is None else divisor)
         if summed:
             _sum_slopes(piece.problem, terms, piece.grad, summed)
         else:
@@ -65,9 +73,16 @@ def slope(
 
 
 def value_and_grad(
-    problem: Problem, wrt: str, out: Array | None, grad_out: Array | None
+    problem: Problem,
+    wrt: str,
+    out: Array | None,
+    grad_out: Array | None,
+    divisor: Array | float | None = None,
 ) -> tuple[Array, Array]:
-    """Loss and gradient, read from the operands in one pass."""
+    """Loss and gradient, read from the operands in one pass.
+
+    A divisor, if given, takes the place of that of the reduction in the gradient.
+    """
     if wrt == "target":
         problem = problem.swapped()
     summed = _broadcast_axes(problem)
@@ -82,7 +97,7 @@ def value_and_grad(
     def run(piece: _Piece) -> None:
         problem, value, grad = piece.problem, piece.value, piece.grad
         terms = Terms.of(problem)
-        _divide(terms, _denominator(problem))
+        _divide(terms, denominator(problem) if divisor is None else divisor)
         if not summed:
             _reduce(problem, terms, value, Outputs(slope=grad.reshape(problem.shape)))
         elif together:
@@ -249,7 +264,7 @@ def _count(problem: Problem, plan: Plan) -> float | None:
     return float(plan.rows) if problem.normalizer is None else problem.normalizer
 
 
-def _denominator(problem: Problem) -> Array | float | None:
+def denominator(problem: Problem) -> Array | float | None:
     """What the reduction divides by, an array of one value per output if weighted."""
     plan = problem.plan(keepdims=True)
     if not _is_weighted(problem):

@@ -33,7 +33,28 @@ def make_design(X: Any, y: Vector, weight: Vector | None, beta: float) -> Dense 
     return kind(X, y, weight, beta)
 
 
-class Dense:
+class Design:
+    """What both kinds share."""
+
+    shape: tuple[int, int]
+    _y: Vector
+    _weight: Vector | None
+    _beta: float
+
+    def predict(self, w: Vector) -> Vector:
+        """Values of the linear model for all rows."""
+        raise NotImplementedError
+
+    def total_weight(self) -> float:
+        """Sum of the weights, or number of rows."""
+        return float(self.shape[0]) if self._weight is None else float(self._weight.sum())
+
+    def outliers(self, w: Vector) -> int:
+        """Number of residuals of at least beta."""
+        return int(np.count_nonzero(np.abs(self.predict(w) - self._y) >= self._beta))
+
+
+class Dense(Design):
     """An array of rows, read block by block in one pass."""
 
     def __init__(self, X: Any, y: Vector, weight: Vector | None, beta: float) -> None:
@@ -41,7 +62,7 @@ class Dense:
         array = numbers("X", X)
         if isinstance(array, float) or array.ndim != 2:
             raise ValueError(f"X must have two dimensions (rows, columns), got {_shape(array)}")
-        self.shape: tuple[int, int] = array.shape
+        self.shape = array.shape
         self.array = array
         self._y, self._weight, self._beta = y, weight, beta
         self._prepared: tuple[Any, Any] | None = None
@@ -97,6 +118,8 @@ class Dense:
         from .launch import add_pairs
 
         n, p = self.shape
+        if n == 0:  # an empty block of a larger matrix
+            return np.zeros(p + 2)
         if self._prepared is None:
             data = _matrix(self.array), _frozen(self._y), _frozen(self._weight)
             self._prepared = data, _divide(n, p)
@@ -109,7 +132,7 @@ class Dense:
         return add_pairs(parts)
 
 
-class Products:
+class Products(Design):
     """A sparse matrix or a linear operator."""
 
     def __init__(self, X: Any, y: Vector, weight: Vector | None, beta: float) -> None:
@@ -123,7 +146,7 @@ class Products:
             X = X if X.format in ("csr", "csc") else X.tocsr()
         elif np.dtype(X.dtype or float).kind not in "fiu":
             raise TypeError(f"X must be an operator on real numbers, got dtype {X.dtype}")
-        self.shape: tuple[int, int] = X.shape
+        self.shape = X.shape
         self.array = X
         self._y, self._weight, self._beta = y, weight, beta
 

@@ -4,6 +4,7 @@
                                  memory; the library makes its arrays of what it returns
     traced, or on a      generic the formula in the library's own operations
     device of its own
+    lazy                 dask    one task for each block, and trees of sums
 
 Libraries are looked up among the modules already imported, never imported.
 """
@@ -241,10 +242,31 @@ def _is_own(dtype: Any) -> bool:
     return not isinstance(dtype, (str, type, np.dtype))
 
 
+class _Dask(Kind):
+    name = "dask.array.Array"
+
+    def run(self, call: Call) -> Any:
+        from . import chunks, dask
+
+        for name, array in own_arrays(self, call).items():
+            chunks.check_chunks(name, array)
+        return dask.run(call, check_unread(self, call))
+
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, sys.modules["dask.array"].Array)
+
+    def view(self, name: str, array: Any) -> Array:
+        raise TypeError(f"{name} has no values yet; pass {name}.compute()")
+
+    def wrap(self, result: Array, like: Any) -> Any:
+        return sys.modules["dask.array"].asarray(result)
+
+
 KINDS = {
     "torch": _Torch(),
     "jax": _Jax(),
     "cupy": _CuPy(),
+    "dask.array": _Dask(),
     "array_api_strict": _Strict(),
 }
 
@@ -257,6 +279,11 @@ def foreign(*values: Any) -> Kind | None:
                 if library in sys.modules and kind.holds(value):
                     return kind
     return None
+
+
+def is_dask(value: Any) -> bool:
+    """Whether a value is a Dask array."""
+    return "dask.array" in sys.modules and KINDS["dask.array"].holds(value)
 
 
 def run_on_views(kind: Kind, call: Call) -> Any:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import Vector, at_least_0, check_total, finite_vector, total_weight, vector, weights
+from .arguments import Vector, at_least_0, check_total, finite_vector, vector, weights
 from .designs import make_design
+from .kinds import is_dask
 from .objective import Objective
-from .validate import Array, check_flag, numbers
+from .validate import Array, Reduction, check_flag, numbers
 
 
 class LinearObjective(Objective):
@@ -23,13 +24,15 @@ class LinearObjective(Objective):
 
     Parameters
     ----------
-    X : array_like, sparse matrix or LinearOperator of shape (n, p)
+    X : array_like, Dask array, sparse matrix or LinearOperator of shape (n, p)
         One row per observation, n at least 1. Arrays are read where they lie,
         in one pass per evaluation and in constant extra memory, whatever
         their order, strides or number type; a `numpy.memmap` may be larger
-        than the memory.
+        than the memory. A Dask array should be in blocks of whole rows, and
+        is computed anew by each evaluation unless it is persisted.
     y : array_like of shape (n,)
-        Observed values, finite.
+        Observed values, finite. With a Dask array X, `y` and `sample_weight`
+        may be Dask arrays too; they are computed once here, for the checks.
     beta : float, default 1.0
         Threshold of at least 0, in the unit of `y`.
     sample_weight : array_like of shape (n,), optional
@@ -93,9 +96,8 @@ class LinearObjective(Objective):
         self._beta = at_least_0("beta", beta)
         self._fit_intercept = check_flag("fit_intercept", fit_intercept)
         self._reduction = check_total(reduction)
-        self._y = finite_vector("y", y).copy()
-        self._weight = weights("sample_weight", sample_weight, self._y.size)
-        self._design = make_design(X, self._y, self._weight, self.beta)
+        self._y, self._weight = _observed(X, y, sample_weight)
+        self._design = _design(X, self._y, self._weight, self.beta)
         n, p = self._design.shape
         if n != self._y.size:
             raise ValueError(f"y must have one value per row of X, got {self._y.size} for {n} rows")
@@ -104,7 +106,8 @@ class LinearObjective(Objective):
         if p + self.fit_intercept == 0:
             raise ValueError("X must have a column if there is no intercept, got none")
         self._penalty = np.append(_strengths(l2, p), np.zeros(int(self.fit_intercept)))
-        self._total = total_weight(self.reduction, self._weight, n)
+        total = self._design.total_weight()
+        self._total = total if self.reduction is Reduction.MEAN else 1.0
 
     def __reduce__(self) -> Any:
         l2 = self._penalty[: self._design.shape[1]]
@@ -138,7 +141,7 @@ class LinearObjective(Objective):
     def _penalty_product(self, v: Vector) -> Vector:
         return self._penalty * v
 
-    def predict(self, w: Any, X: Any = None) -> Vector:
+    def predict(self, w: Any, X: Any = None) -> Any:
         """Values of the model at `w`, for the rows of `X` or of the data.
 
         Parameters
@@ -150,14 +153,14 @@ class LinearObjective(Objective):
 
         Returns
         -------
-        ndarray of shape (n,) or (m,)
-            Float64.
+        ndarray or Dask array of shape (n,) or (m,)
+            Float64; lazy if the rows are.
 
         """
         w = self._padded(self._check(w))
         if X is None:
             return self._design.predict(w)
-        design = make_design(X, np.empty(0), None, self.beta)
+        design = _design(X, np.empty(0), None, self.beta)
         if design.shape[1] != self._design.shape[1]:
             raise ValueError(
                 f"X must have {self._design.shape[1]} columns as the data has, "
@@ -214,8 +217,7 @@ class LinearObjective(Objective):
         p = self._design.shape[1]
         result.coef = result.x[:p].copy()
         result.intercept = float(result.x[p]) if self.fit_intercept else 0.0
-        residual = self.predict(result.x) - self._y
-        result.n_outliers = int(np.count_nonzero(np.abs(residual) >= self.beta))
+        result.n_outliers = self._design.outliers(self._padded(result.x))
 
     def _check(self, w: Any, name: str = "w") -> Vector:
         return vector(name, w, self._design.shape[1] + self.fit_intercept)
@@ -231,6 +233,25 @@ class LinearObjective(Objective):
 
     def _padded(self, w: Vector) -> Vector:
         return w if self.fit_intercept else np.append(w, 0.0)
+
+
+def _observed(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Values and weights of the rows, checked; those of Dask's rows later."""
+    if is_dask(X):
+        from .dask_rows import observed
+
+        return observed(X, y, sample_weight)
+    y = finite_vector("y", y).copy()
+    return y, weights("sample_weight", sample_weight, y.size)
+
+
+def _design(X: Any, y: Any, weight: Any, beta: float) -> Any:
+    """Bring X of any supported kind into a form with sums."""
+    if is_dask(X):
+        from .dask_rows import DaskRows
+
+        return DaskRows(X, y, weight, beta)
+    return make_design(X, y, weight, beta)
 
 
 def _strengths(l2: Any, p: int) -> Vector:

@@ -23,7 +23,7 @@ import queue
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from itertools import count
 from typing import Any
@@ -35,6 +35,14 @@ WORTH_A_THREAD = 100_000  # elements per thread; waking one costs about 10-50 us
 CHUNKS_PER_THREAD = 4  # lets the pool even out cores of unequal speed
 MOST_THREADS = 1024
 
+
+class _Here(threading.local):
+    """What holds for one thread only."""
+
+    serial = False
+
+
+_here = _Here()
 _forked = False
 _launched_by: int | None = None  # process in which we started numba's layer
 _threads: int | None = None
@@ -107,8 +115,20 @@ def _default_threads() -> int:
     return os.cpu_count() or 1
 
 
+@contextlib.contextmanager
+def serially() -> Iterator[None]:
+    """Let calls of this thread use no other, since its caller already uses them all."""
+    before, _here.serial = _here.serial, True
+    try:
+        yield
+    finally:
+        _here.serial = before
+
+
 def choose_runner(elements: int) -> str:
     """Name of the runner for a call over so many elements."""
+    if _here.serial:
+        return SERIAL
     threads = min(get_num_threads(), elements // WORTH_A_THREAD)
     if threads < 2:
         return SERIAL

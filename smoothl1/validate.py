@@ -28,6 +28,7 @@ REMEDIES = {
     "jax": "pass np.asarray({})",
     "jaxlib": "pass np.asarray({})",
     "cupy": "pass cupy.asnumpy({})",
+    "dask.dataframe": "pass {}.to_dask_array(lengths=True)",
     "dask": "pass {}.compute()",
     "pandas": "pass {}.to_numpy()",
     "xarray": "pass {}.to_numpy()",
@@ -72,7 +73,8 @@ def check_beta(beta: Any, name: str = "beta") -> float | Array:
         if not 0.0 <= value < math.inf:
             raise ValueError(f"{name} must be finite and at least 0, got {beta!r}")
         return value
-    if values.size and not (values.min() >= 0 and values.max() < np.inf):
+    seen = values[tuple(slice(None if step else 1) for step in values.strides)]  # each once
+    if seen.size and not (seen.min() >= 0 and seen.max() < np.inf):
         raise ValueError(
             f"every {name} must be finite and at least 0, got values from "
             f"{values.min()} to {values.max()}"

@@ -37,13 +37,17 @@ ALLOWED = {
     "autograd": {"calls", "functional", "generic", "kinds", "validate"},
     "operators": {"autograd", "calls", "functional", "validate"},
     "torch": {"backend", "functional", "validate"},
+    "chunks": {"validate"},
+    "dask_blocks": {"backend", "calls", "problem", "threads", "validate"},
+    "dask": {"calls", "chunks", "dask_blocks", "problem", "validate"},
+    "dask_rows": {"arguments", "chunks", "designs", "threads", "validate"},
     "functional": {"backend", "calls", "kinds", "problem", "validate"},
     "module": {"functional", "validate"},
     "linear": {"blocks", "gather", "jit", "plan", "sums"},
     "arguments": {"validate"},
     "designs": {"arguments", "functional", "plan", "validate"},
     "objective": {"arguments", "validate"},
-    "linear_objective": {"arguments", "designs", "objective", "validate"},
+    "linear_objective": {"arguments", "designs", "kinds", "objective", "validate"},
     "residual_objective": {"arguments", "functional", "objective", "validate"},
     "least_squares": {"arguments", "functional", "validate"},
     "optimize": {"least_squares", "linear_objective", "residual_objective"},
@@ -57,7 +61,8 @@ ALLOWED = {
 }
 LATER = {
     "backend": {"cpu", "short", "short_tensors"},
-    "kinds": {"autograd", "operators"},
+    "kinds": {"autograd", "chunks", "dask", "operators"},
+    "linear_objective": {"dask_rows"},
     "designs": {"gather", "launch", "linear", "threads"},
     "cli": {"info", "jit", "plot", "warmup"},
 }

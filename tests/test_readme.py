@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from smoothl1.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -15,6 +17,16 @@ def test_the_tour_runs():
     namespace = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
+
+
+def test_the_page_on_dask_runs():
+    pytest.importorskip("dask.array", reason="Dask is optional")
+    page = (ROOT / "docs/dask.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, "dask.md", "exec"), namespace)
 
 
 def test_the_first_lines_of_shell_are_the_two_commands():
