@@ -11,22 +11,20 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_tour_runs():
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
-    namespace = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
-
-
-def test_the_page_on_dask_runs():
-    pytest.importorskip("dask.array", reason="Dask is optional")
-    page = (ROOT / "docs/dask.md").read_text()
+@pytest.mark.parametrize(
+    ("name", "libraries", "count"),
+    [("README.md", (), 3), ("docs/dask.md", ("dask.array",), 2),
+     ("docs/arrays.md", ("torch", "jax"), 2)],
+)  # fmt: skip
+def test_pages_run(name, libraries, count):
+    for library in libraries:
+        pytest.importorskip(library, reason=f"{library} is optional")
+    page = (ROOT / name).read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == count
     namespace = {}
     for block in blocks:
-        exec(compile(block, "dask.md", "exec"), namespace)
+        exec(compile(block, name, "exec"), namespace)
 
 
 def test_the_first_lines_of_shell_are_the_two_commands():
