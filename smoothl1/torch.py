@@ -42,7 +42,8 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
     Gradients flow to the input, the target, weights and a tensor of
     thresholds, and so do derivatives of gradients, the transforms of
     `torch.func`, and `torch.compile`. Operands broadcast without a warning.
-    Sums run in float64 and do not depend on the number of threads.
+    Sums run in float64 and do not depend on the number of threads. Under
+    `torch.autocast` half precision gives a float32 loss, as in PyTorch.
 
     References
     ----------
@@ -118,4 +119,15 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
         return smooth_l1_loss(
             input, target, beta=self.beta, reduction=self.reduction, axis=self.axis,
             keepdims=self.keepdims, weight=weight, where=where,
+            dtype=torch.float32 if _is_autocast(input, target) else None,
         )  # fmt: skip
+
+
+def _is_autocast(*operands: Any) -> bool:
+    """Whether PyTorch would widen operands of half precision to float32."""
+    tensors = [value for value in operands if isinstance(value, torch.Tensor)]
+    return bool(tensors) and all(
+        tensor.dtype in (torch.float16, torch.bfloat16)
+        and torch.is_autocast_enabled(tensor.device.type)
+        for tensor in tensors
+    )

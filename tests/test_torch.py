@@ -125,6 +125,22 @@ def test_wrong_parameters(options, error):
         SmoothL1Loss(**options)
 
 
+def test_autocast_and_checkpoints():
+    x = torch.linspace(-2, 2, 50)
+    half = x.to(torch.bfloat16)
+    for kind in (SmoothL1Loss, torch.nn.SmoothL1Loss):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert kind(beta=0.5)(half, half * 2).dtype == torch.float32
+            assert kind(beta=0.5)(x.double(), x.double()).dtype == torch.float64
+        assert kind(beta=0.5)(half, half * 2).dtype == torch.bfloat16
+    leaf = x.clone().requires_grad_()
+    loss = torch.utils.checkpoint.checkpoint(
+        lambda x: SmoothL1Loss(beta=0.5)(x * 2, 0.25), leaf, use_reentrant=False
+    )
+    (grad,) = torch.autograd.grad(loss, leaf)
+    torch.testing.assert_close(grad, ((2 * x - 0.25) / 0.5).clamp(-1, 1) * 2 / 50)
+
+
 def test_compiled():
     loss = SmoothL1Loss(beta=0.3)
     x, target = torch.linspace(-1, 1, 12), torch.zeros(12)
