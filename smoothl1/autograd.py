@@ -21,8 +21,9 @@ from torch.autograd import forward_ad
 
 from . import functional, generic
 from .calls import Call, Wanted
-from .kinds import KINDS, check_unread, run_on_views
+from .kinds import KINDS
 from .validate import Reduction, check_axis, check_reduction
+from .views import check_unread, run_on_views
 
 Tensors = dict[str, torch.Tensor]
 TORCH = KINDS["torch"]
@@ -252,7 +253,8 @@ class Transformed(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, names: tuple[str, ...], *tensors: Any) -> Any:
         """Run the kernels on tensors that are not transformed any more."""
-        return run_on_views(TORCH, call.having(**dict(zip(names, tensors, strict=True))))
+        given = dict(zip(names, tensors, strict=True))
+        return run_on_views(TORCH, call.having(**given), given)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:

@@ -12,56 +12,21 @@ Libraries are looked up among the modules already imported, never imported.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from . import generic
 from .calls import Call, Wanted
-from .problem import Problem
 from .validate import Array, named_dtype
+from .views import Kind, check_unread, own_arrays, run_generic, run_on_views
 
 LINE = 64  # bytes; JAX adopts memory that begins with a line
 WORTH_ALIGNING = 1 << 16  # bytes that take longer to copy than to align
 NEUTRAL = (np.ndarray, np.generic, int, float, list, tuple, type(None))
-
-
-class Kind(ABC):
-    """The arrays of a library."""
-
-    name: str
-
-    def run(self, call: Call) -> Any:
-        """Run a call whose arrays are of this kind."""
-        return run_on_views(self, call)
-
-    @abstractmethod
-    def holds(self, value: Any) -> bool:
-        """Whether a value is one of its arrays."""
-
-    @abstractmethod
-    def view(self, name: str, array: Any) -> Array:
-        """NumPy view of an argument, or a TypeError that names the remedy."""
-
-    @abstractmethod
-    def wrap(self, result: Array, like: Any) -> Any:
-        """Array of this kind with a result, on the device of another."""
-
-    def outputs(self, call: Call, views: dict[str, Array]) -> dict[str, Array]:
-        """Memory for results that the library can adopt, where it cannot adopt any."""
-        return {}
-
-    def dtype(self, dtype: Any) -> Any:
-        """Dtype, or name of one, that NumPy understands."""
-        return dtype
-
-    def written(self, out: Any) -> None:  # noqa: B027 (most libraries need not know)
-        """Let the library know that an array has new values."""
 
 
 class _Torch(Kind):
@@ -82,7 +47,7 @@ class _Torch(Kind):
 
             return operators.run(call, tensors)
         if autograd.is_readable(tensors.values()):
-            return run_on_views(self, call)
+            return run_on_views(self, call, tensors)
         return autograd.run(call, tensors)
 
     def holds(self, value: Any) -> bool:
@@ -116,13 +81,14 @@ class _Jax(Kind):
 
     def run(self, call: Call) -> Any:
         jax = sys.modules["jax"]
-        wide = jax.config.jax_enable_x64
-        if str(call.arguments["dtype"]).endswith("float64") and not wide:
+        wide, dtype = jax.config.jax_enable_x64, call.arguments["dtype"]
+        if dtype is not None and str(dtype).endswith("float64") and not wide:
             raise TypeError(
                 "dtype float64 needs jax.config.update('jax_enable_x64', True), got it disabled"
             )
-        if all(_is_concrete(array) for array in call.arrays().values() if self.holds(array)):
-            return run_on_views(self, call)
+        arrays = own_arrays(self, call)
+        if all(map(_is_concrete, arrays.values())):
+            return run_on_views(self, call, arrays)
         with contextlib.nullcontext() if wide else _enable_x64(jax):
             return run_generic(
                 self, call, jax.numpy, lambda dtype: dtype if wide else _narrow(dtype)
@@ -145,7 +111,7 @@ class _Jax(Kind):
         name = "grad_out" if call.wanted is Wanted.VALUE_AND_GRAD else "out"
         own, given = views.get(call.wrt), call.arguments
         is_slope = call.wanted in (Wanted.GRAD, Wanted.VALUE_AND_GRAD, Wanted.HESS)
-        if own is None or not is_slope or own.nbytes < WORTH_ALIGNING:
+        if own is None or not is_slope or name in views or own.nbytes < WORTH_ALIGNING:
             return {}
         operands = [views.get(key) for key in ("x", "target", "weight") if given[key] is not None]
         if given["dtype"] is None and all(a is not None and a.dtype == own.dtype for a in operands):
@@ -164,9 +130,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 def _enable_x64(jax: Any) -> Any:
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # type: ignore[attr-defined]  # old JAX
-
-    return enable_x64()
+    return importlib.import_module("jax.experimental").enable_x64()  # its place in old JAX
 
 
 def _narrow(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -186,12 +150,13 @@ class _Strict(Kind):
 
     def run(self, call: Call) -> Any:
         strict = sys.modules["array_api_strict"]
-        devices = {array.device for array in call.arrays().values() if self.holds(array)}
+        arrays = own_arrays(self, call)
+        devices = {array.device for array in arrays.values()}
         if len(devices) > 1:
             listed = ", ".join(sorted(map(str, devices)))
             raise TypeError(f"arrays must be on one device, got {listed}; use .to_device")
         if "cpu" in str(*devices).lower():
-            return run_on_views(self, call)
+            return run_on_views(self, call, arrays)
         with np.errstate(all="ignore"):  # it computes with NumPy
             return run_generic(
                 self, call, strict, lambda dtype: getattr(strict, dtype.name), device=devices.pop()
@@ -238,10 +203,6 @@ class _CuPy(Kind):
         return sys.modules["cupy"].asarray(result)
 
 
-def _is_own(dtype: Any) -> bool:
-    return not isinstance(dtype, (str, type, np.dtype))
-
-
 class _Dask(Kind):
     name = "dask.array.Array"
 
@@ -260,6 +221,10 @@ class _Dask(Kind):
 
     def wrap(self, result: Array, like: Any) -> Any:
         return sys.modules["dask.array"].asarray(result)
+
+
+def _is_own(dtype: Any) -> bool:
+    return not isinstance(dtype, (str, type, np.dtype))
 
 
 KINDS = {
@@ -284,65 +249,3 @@ def foreign(*values: Any) -> Kind | None:
 def is_dask(value: Any) -> bool:
     """Whether a value is a Dask array."""
     return "dask.array" in sys.modules and KINDS["dask.array"].holds(value)
-
-
-def run_on_views(kind: Kind, call: Call) -> Any:
-    """Run a call on views of its arguments, and wrap what it returns."""
-    given = call.arguments
-    arrays = own_arrays(kind, call)
-    views: dict[str, Any] = {name: kind.view(name, array) for name, array in arrays.items()}
-    views |= kind.outputs(call, views)
-    if given["dtype"] is not None:
-        views["dtype"] = kind.dtype(given["dtype"])
-    result = call.having(**views).run()
-    like = next(iter(arrays.values()))
-    if not isinstance(result, tuple):
-        return _wrap(kind, result, given["out"], like)
-    loss, grad = result
-    return _wrap(kind, loss, given["out"], like), _wrap(kind, grad, given["grad_out"], like)
-
-
-def own_arrays(kind: Kind, call: Call) -> dict[str, Any]:
-    """Arrays of a kind among the arguments; a TypeError if there are others."""
-    own = {}
-    for name, value in call.arrays().items():
-        if kind.holds(value):
-            own[name] = value
-        elif isinstance(value, np.ndarray) or foreign(value) is not None:
-            got = f"{type(value).__module__}.{type(value).__qualname__}"
-            raise TypeError(f"arrays must be of one kind, got {kind.name} and, for {name}, {got}")
-    return own
-
-
-def run_generic(
-    kind: Kind, call: Call, xp: Any, dtype: Callable[[Any], Any], **options: Any
-) -> Any:
-    """Run a call in the operations of its library."""
-    problem = check_unread(kind, call)
-    return generic.run(xp, call, problem, dtype(problem.dtype), **options)
-
-
-def check_unread(kind: Kind, call: Call) -> Problem:
-    """Check a call whose arrays cannot be read: on others of their shapes and dtypes."""
-    for name in ("out", "grad_out"):
-        if call.arguments.get(name) is not None:
-            raise TypeError(f"{name} must be None for a {kind.name} without memory to write to")
-    stand_ins: dict[str, Any] = {
-        name: np.broadcast_to(np.zeros((), _numpy_dtype(kind, array)), array.shape)
-        for name, array in own_arrays(kind, call).items()
-    }
-    if call.arguments["dtype"] is not None:
-        stand_ins["dtype"] = kind.dtype(call.arguments["dtype"])
-    return call.having(**stand_ins).check()[0]
-
-
-def _numpy_dtype(kind: Kind, array: Any) -> np.dtype[Any]:
-    dtype = kind.dtype(array.dtype)
-    return named_dtype("bfloat16") if dtype == "bfloat16" else np.dtype(dtype)
-
-
-def _wrap(kind: Kind, part: Any, out: Any, like: Any) -> Any:
-    if out is None:
-        return kind.wrap(np.asarray(part), like)
-    kind.written(out)
-    return out

@@ -149,6 +149,9 @@ def test_dtypes_and_outputs_that_jax_does_not_have():
         jax.jit(lambda x: sl.smooth_l1_loss(x, x, out=x))(x)
     with pytest.raises(ValueError, match="out must be writable"):
         sl.smooth_l1_loss(x, x, reduction="none", out=x)
+    large = jax.numpy.ones(100_000)
+    with pytest.raises(ValueError, match="out must be writable"):
+        sl.smooth_l1_grad(large, large, out=large)
 
 
 def test_mixed_with_numpy_is_refused_while_tracing(rng):

@@ -1,0 +1,113 @@
+"""What arrays of other libraries have in common, and how a call with them runs.
+
+Arrays whose memory the CPU can read become NumPy views, on which the call runs
+once more. Those that cannot be read are checked by others of their shapes and
+dtypes, and computed in the operations of their library.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import generic
+from .calls import Call
+from .problem import Problem
+from .validate import Array, named_dtype
+
+
+class Kind(ABC):
+    """The arrays of a library."""
+
+    name: str
+
+    def run(self, call: Call) -> Any:
+        """Run a call whose arrays are of this kind."""
+        return run_on_views(self, call, own_arrays(self, call))
+
+    @abstractmethod
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of its arrays."""
+
+    @abstractmethod
+    def view(self, name: str, array: Any) -> Array:
+        """NumPy view of an argument, or a TypeError that names the remedy."""
+
+    @abstractmethod
+    def wrap(self, result: Array, like: Any) -> Any:
+        """Array of this kind with a result, on the device of another."""
+
+    def outputs(self, call: Call, views: dict[str, Array]) -> dict[str, Array]:
+        """Memory for results that the library can adopt, where it cannot adopt any."""
+        return {}
+
+    def dtype(self, dtype: Any) -> Any:
+        """Dtype, or name of one, that NumPy understands."""
+        return dtype
+
+    def written(self, out: Any) -> None:  # noqa: B027 (most libraries need not know)
+        """Let the library know that an array has new values."""
+
+
+def run_on_views(kind: Kind, call: Call, arrays: dict[str, Any]) -> Any:
+    """Run a call on views of its arrays, and wrap what it returns."""
+    given = call.arguments
+    views: dict[str, Any] = {name: kind.view(name, array) for name, array in arrays.items()}
+    views |= kind.outputs(call, views)
+    if given["dtype"] is not None:
+        views["dtype"] = kind.dtype(given["dtype"])
+    result = call.having(**views).run()
+    like = next(iter(arrays.values()))
+    if not isinstance(result, tuple):
+        return _wrap(kind, result, given["out"], like)
+    loss, grad = result
+    return _wrap(kind, loss, given["out"], like), _wrap(kind, grad, given["grad_out"], like)
+
+
+def own_arrays(kind: Kind, call: Call) -> dict[str, Any]:
+    """Arrays of a kind among the arguments; a TypeError if there are others."""
+    own = {}
+    for name, value in call.arrays().items():
+        if kind.holds(value):
+            own[name] = value
+        elif hasattr(value, "shape") and not isinstance(value, np.generic):
+            got = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise TypeError(f"arrays must be of one kind, got {kind.name} and, for {name}, {got}")
+    return own
+
+
+def run_generic(
+    kind: Kind, call: Call, xp: Any, dtype: Callable[[Any], Any], **options: Any
+) -> Any:
+    """Run a call in the operations of its library."""
+    problem = check_unread(kind, call)
+    return generic.run(xp, call, problem, dtype(problem.dtype), **options)
+
+
+def check_unread(kind: Kind, call: Call) -> Problem:
+    """Check a call whose arrays cannot be read: on others of their shapes and dtypes."""
+    for name in ("out", "grad_out"):
+        if call.arguments.get(name) is not None:
+            raise TypeError(f"{name} must be None for a {kind.name} without memory to write to")
+    stand_ins: dict[str, Any] = {
+        name: np.broadcast_to(np.zeros((), _numpy_dtype(kind, array)), array.shape)
+        for name, array in own_arrays(kind, call).items()
+    }
+    if call.arguments["dtype"] is not None:
+        stand_ins["dtype"] = kind.dtype(call.arguments["dtype"])
+    return call.having(**stand_ins).check()[0]
+
+
+def _numpy_dtype(kind: Kind, array: Any) -> np.dtype[Any]:
+    dtype = kind.dtype(array.dtype)
+    return named_dtype("bfloat16") if dtype == "bfloat16" else np.dtype(dtype)
+
+
+def _wrap(kind: Kind, part: Any, out: Any, like: Any) -> Any:
+    if out is None:
+        return kind.wrap(np.asarray(part), like)
+    kind.written(out)
+    return out
