@@ -23,10 +23,11 @@ from . import functional, generic
 from .calls import Call, Wanted
 from .kinds import KINDS
 from .validate import Reduction, check_axis, check_reduction
-from .views import check_unread, run_on_views
+from .views import check_unread, own_arrays, run_on_views
 
 Tensors = dict[str, torch.Tensor]
 TORCH = KINDS["torch"]
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def _sign(values: torch.Tensor) -> torch.Tensor:
@@ -39,7 +40,7 @@ LIBRARY = SimpleNamespace(
     sign=_sign,
     where=torch.where,
     isnan=torch.isnan,
-    broadcast_to=torch.broadcast_to,
+    broadcast_to=torch.Tensor.expand,  # batches of backward passes have no broadcast_to
     reshape=torch.reshape,
     zeros_like=torch.zeros_like,
     ones_like=torch.ones_like,
@@ -55,6 +56,9 @@ LIBRARY = SimpleNamespace(
 
 _vjp: Any = torch.func.vjp
 _slope: Any = functional.smooth_l1_grad  # its result is a tensor here
+_in_transform = torch._C._functorch.is_functorch_wrapped_tensor
+_in_batch = torch._C._functorch.is_legacy_batchedtensor
+_tracing = torch._C._get_tracing_state
 _transforms = torch._C._are_functorch_transforms_active  # type: ignore[attr-defined]
 _modes = torch._C._len_torch_dispatch_stack  # type: ignore[attr-defined]
 
@@ -64,45 +68,78 @@ def are_transformed() -> bool:
     return _transforms() or forward_ad._current_level >= 0
 
 
-def is_recorded(tensors: Iterable[Any]) -> bool:
+def is_wrapped(tensor: Any) -> bool:
+    """Whether a tensor stands for a batch, or for one that a transform differentiates by."""
+    return _in_transform(tensor) or _in_batch(tensor)
+
+
+def is_compiled(call: Call, tensors: Tensors) -> bool:
+    """Whether a compiler traces a call that the operators serve.
+
+    They have no derivative but the first of the loss; all else is traced as
+    PyTorch's operations.
+    """
+    if not torch.compiler.is_compiling() or are_transformed():
+        return False
+    if not all(tensor.is_cpu for tensor in tensors.values()):
+        return False
+    return call.wanted in (Wanted.LOSS, Wanted.HUBER) or not tracked(tensors)
+
+
+def tracked(tensors: Tensors) -> set[str]:
+    """Names of the tensors whose gradients are wanted."""
+    if not torch.is_grad_enabled():
+        return set()
+    return {name for name, tensor in tensors.items() if tensor.requires_grad}
+
+
+def _is_recorded(tensors: Iterable[Any]) -> bool:
     """Whether operations on the tensors are traced, or those of another class."""
-    if torch.compiler.is_compiling() or _modes() > 0:
+    if torch.compiler.is_compiling() or _tracing() is not None or _modes() > 0:
         return True
-    return any(type(tensor) not in (torch.Tensor, torch.nn.Parameter) for tensor in tensors)
+    return any(type(tensor) not in PLAIN for tensor in tensors)
 
 
-def is_readable(tensors: Iterable[Any]) -> bool:
-    """Whether tensors are just memory: no gradient, transform or device is involved."""
-    tracked = torch.is_grad_enabled()
-    return not are_transformed() and all(
-        tensor.is_cpu and not (tracked and tensor.requires_grad) for tensor in tensors
-    )
+def is_readable(tensors: Tensors) -> bool:
+    """Whether tensors are just memory: no gradient, transform, tracer or device is involved."""
+    if are_transformed() or _is_recorded(tensors.values()) or tracked(tensors):
+        return False
+    return all(tensor.is_cpu and not is_wrapped(tensor) for tensor in tensors.values())
+
+
+def refuse_outputs(call: Call) -> None:
+    """Refuse memory for results that are not written there."""
+    for name in ("out", "grad_out"):
+        if call.arguments.get(name) is not None:
+            raise TypeError(
+                f"{name} must be None where gradients flow, operations are traced or "
+                "transformed, or tensors are not on the CPU"
+            )
 
 
 def run(call: Call, tensors: Tensors) -> Any:
     """Run a call with tensors that kernels cannot simply read."""
-    for name in ("out", "grad_out"):
-        if name in tensors:
-            raise TypeError(
-                f"{name} must be None where gradients flow, tensors are transformed or not on "
-                "the CPU"
-            )
-    if not all(tensor.is_cpu for tensor in tensors.values()):
-        return in_operations(call, _one_device(tensors))
-    if call.wanted not in (Wanted.LOSS, Wanted.HUBER):
+    refuse_outputs(call)
+    if _tracing() is not None:
+        raise TypeError("torch.jit.trace cannot record the loss; use torch.export or torch.compile")
+    is_plain = not _is_recorded(tensors.values()) and _device(tensors).type == "cpu"
+    if is_plain and not are_transformed() and any(map(is_wrapped, tensors.values())):
+        is_plain = False  # a batch of backward passes, whose transform is not ours to see
+    if not is_plain or call.wanted not in (Wanted.LOSS, Wanted.HUBER):
         return in_operations(call)
     function: Any = Transformed if are_transformed() else Loss
     return function.apply(call, tuple(tensors), *tensors.values())
 
 
-def in_operations(call: Call, device: Any = None) -> Any:
+def in_operations(call: Call) -> Any:
     """Run a call in PyTorch's own operations."""
     problem = check_unread(TORCH, call)
     dtype = getattr(torch, problem.dtype.name)
+    device = _device(own_arrays(TORCH, call))
     return generic.run(LIBRARY, call, problem, dtype, device=device)
 
 
-def _one_device(tensors: Tensors) -> torch.device:
+def _device(tensors: Tensors) -> torch.device:
     devices = {tensor.device for tensor in tensors.values()}
     if len(devices) > 1:
         listed = ", ".join(sorted(map(str, devices)))
@@ -156,17 +193,20 @@ def slope_of(call: Call, tensors: Tensors, needed: set[str]) -> str | None:
 
     None if there is none. Those of half precision are left to the backward
     pass: the slopes of a mean could be too small for it until the loss scale
-    multiplies them.
+    multiplies them. So are those with a mask: an infinite factor must not
+    reach the elements left out.
     """
-    wanted = sorted(needed & {"x", "target"})
+    wanted, given = sorted(needed & {"x", "target"}), call.arguments
     if not wanted or call.wanted is Wanted.HUBER:
+        return None
+    if given["dtype"] is not None or given["where"] is not None:
         return None
     if any(tensors[name].dtype not in (torch.float32, torch.float64) for name in wanted):
         return None
     shape = tensors[wanted[0]].shape
     if shape != tensors[wanted[-1]].shape:
         return None
-    if call.arguments["axis"] is None and call.arguments["reduction"] != "none":
+    if given["axis"] is None and given["reduction"] != "none":
         return wanted[0]
     shapes = (_shape(array) for array in call.arrays().values())
     return wanted[0] if torch.broadcast_shapes(*shapes) == shape else None
@@ -183,7 +223,7 @@ def _scaled(ctx: Any, upstream: Any, needed: set[str]) -> Tensors:
     """
     slope = ctx.slope
     factor = expanded(upstream, slope, ctx.call.arguments)
-    if keeps_graph():
+    if keeps_graph() or is_wrapped(upstream):
         slope = slope * factor
     else:
         ctx.slope = None
@@ -211,15 +251,19 @@ def expanded(upstream: Any, slope: Any, options: dict[str, Any]) -> Any:
     return upstream
 
 
-def gradients(call: Call, upstream: Any, needed: set[str]) -> Tensors:
-    """Gradients of a loss, those of x and target from the kernels."""
-    options = call.shared()
+def gradients(call: Call, upstream: Any, needed: set[str], dtype: Any = None) -> Tensors:
+    """Gradients of a loss, those of x and target from the kernels.
+
+    The type of the loss is not that of the gradients: slopes of a mean may be
+    too small for half precision.
+    """
+    options = call.shared() | {"dtype": dtype}
     delta = options.pop("delta", None)
     if delta is not None:
         options["beta"] = delta
     found: Tensors = {}
     if delta is None or isinstance(delta, (int, float)):
-        factor = upstream if delta is None else upstream * delta
+        factor = upstream if delta is None else upstream.double() * delta
         for name in needed & {"x", "target"}:
             found[name] = _slope(**options, wrt=name, grad_output=factor)
     if rest := needed - found.keys():
@@ -230,7 +274,24 @@ def gradients(call: Call, upstream: Any, needed: set[str]) -> Tensors:
 def pulled(call: Call, upstream: Any, needed: set[str]) -> Tensors:
     """Gradients by PyTorch's own differentiation of its own operations."""
     names = sorted(needed)
-    _, pull = _vjp(_function(call, names), *_values(call, names))
+    function, values = _function(call, names), _values(call, names)
+    if are_transformed() or is_wrapped(upstream):
+        return _by_transform(names, function, values, upstream)
+    again = torch.is_grad_enabled()  # whether the gradients will be differentiated
+    with torch.enable_grad():
+        if again:
+            own = [value.view_as(value) for value in values]
+        else:
+            own = [value.detach().requires_grad_() for value in values]
+        result = function(*own)
+        if not result.requires_grad:  # inside of an operator, where only transforms differentiate
+            return _by_transform(names, function, values, upstream)
+        grads = torch.autograd.grad(result, own, upstream, create_graph=again)
+    return dict(zip(names, grads, strict=True))
+
+
+def _by_transform(names: list[str], function: Any, values: list[Any], upstream: Any) -> Tensors:
+    _, pull = _vjp(function, *values)
     return dict(zip(names, pull(upstream), strict=True))
 
 
@@ -270,7 +331,8 @@ class Transformed(torch.autograd.Function):
         call, needed, grads = _whole(ctx), _needed(ctx), {}
         if call.wanted is Wanted.LOSS:
             for name in needed & {"x", "target"}:
-                options = call.shared() | {"out": None, "wrt": name, "grad_output": upstream}
+                options = call.shared() | {"dtype": None, "out": None}
+                options |= {"wrt": name, "grad_output": upstream}
                 slope = Call(functional.smooth_l1_grad, Wanted.GRAD, options)
                 names = (*ctx.names, "grad_output")
                 grads[name] = Transformed.apply(slope, names, *_values(slope, names))
@@ -296,7 +358,7 @@ class Transformed(torch.autograd.Function):
         """Run once with the batch as the first axis of all arrays."""
         dims = dict(zip(names, in_dims[2:], strict=True))
         given = dict(zip(names, tensors, strict=True))
-        one = {n: t if dims[n] is None else t.select(dims[n], 0) for n, t in given.items()}
+        one = {name: _without(tensor, dims[name]) for name, tensor in given.items()}
         problem = check_unread(TORCH, call.having(**one))
         own = call.wrt if call.wanted is Wanted.GRAD else None
         ranks = dict.fromkeys(names, len(problem.shape))
@@ -311,6 +373,15 @@ class Transformed(torch.autograd.Function):
         if own is not None:
             result = result.reshape(info.batch_size, *one[own].shape)
         return result, 0
+
+
+def _without(tensor: Any, dim: int | None) -> Any:
+    """Tensor of the shape of one element of a batch; its values are of no matter."""
+    if dim is None:
+        return tensor
+    shape = list(tensor.shape)
+    del shape[dim]
+    return tensor.new_empty(()).expand(shape)
 
 
 def _with_batch(tensor: Any, dim: int | None, rank: int, size: int, own: bool) -> Any:

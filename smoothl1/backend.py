@@ -43,6 +43,7 @@ def _find_way(kind: type) -> Any:
         _ways[kind] = short
     elif "torch" in sys.modules and kind.__module__.partition(".")[0] == "torch":
         from . import short_tensors
+        from .autograd import PLAIN
 
-        _ways.update(dict.fromkeys(short_tensors.PLAIN, short_tensors))
+        _ways.update(dict.fromkeys(PLAIN, short_tensors))
     return _ways.get(kind)

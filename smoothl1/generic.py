@@ -83,7 +83,8 @@ def _wide(xp: Any, name: str, value: Any, rounding: str, options: dict[str, Any]
         value = xp.asarray(np.asarray(number, np.float64).tolist(), dtype=xp.float64, **options)
     if name == "where":
         return value
-    if name in ("x", "target", "weight") and "int" in str(value.dtype) and rounding != "float64":
+    is_rounded = "int" in str(value.dtype) or getattr(value, "weak_type", False)
+    if name in ("x", "target", "weight") and is_rounded and rounding != "float64":
         value = xp.astype(value, getattr(xp, rounding))
     return xp.astype(value, xp.float64)
 

@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import math
 import sys
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,17 +37,19 @@ class _Torch(Kind):
         torch = sys.modules["torch"]
         tensors = own_arrays(self, call)
         for name, tensor in tensors.items():
+            if tensor.is_nested:
+                raise TypeError(f"{name} must not be a nested tensor; pad it and pass where=")
             if tensor.layout is not torch.strided:
                 raise TypeError(
                     f"{name} must be dense, got {tensor.layout}; pass {name}.to_dense()"
                 )
         from . import autograd
 
-        if autograd.is_recorded(tensors.values()):
+        if autograd.is_compiled(call, tensors):
             from . import operators
 
             return operators.run(call, tensors)
-        if autograd.is_readable(tensors.values()):
+        if autograd.is_readable(tensors):
             return run_on_views(self, call, tensors)
         return autograd.run(call, tensors)
 
@@ -55,12 +58,14 @@ class _Torch(Kind):
 
     def view(self, name: str, array: Any) -> Array:
         torch = sys.modules["torch"]
+        if array.is_neg() and name in ("out", "grad_out"):
+            raise TypeError(f"{name} must not be a view of negated memory; pass a new tensor")
         array = array.detach()
         try:
             if array.dtype is torch.bfloat16:
                 return np.asarray(array.view(torch.int16).numpy().view(named_dtype("bfloat16")))
             return np.asarray((array.resolve_neg() if array.is_neg() else array).numpy())
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise TypeError(f"{name} has no memory that NumPy can read: {error}") from None
 
     def wrap(self, result: Array, like: Any) -> Any:
@@ -81,13 +86,14 @@ class _Jax(Kind):
 
     def run(self, call: Call) -> Any:
         jax = sys.modules["jax"]
-        wide, dtype = jax.config.jax_enable_x64, call.arguments["dtype"]
-        if dtype is not None and str(dtype).endswith("float64") and not wide:
+        wide = jax.config.jax_enable_x64
+        if not wide and _is_float64(call.arguments["dtype"]):
             raise TypeError(
                 "dtype float64 needs jax.config.update('jax_enable_x64', True), got it disabled"
             )
         arrays = own_arrays(self, call)
-        if all(map(_is_concrete, arrays.values())):
+        _check_devices(arrays.values())
+        if _are_readable(arrays.values()):
             return run_on_views(self, call, arrays)
         with contextlib.nullcontext() if wide else _enable_x64(jax):
             return run_generic(
@@ -97,11 +103,17 @@ class _Jax(Kind):
     def holds(self, value: Any) -> bool:
         return isinstance(value, sys.modules["jax"].Array)
 
-    def view(self, name: str, array: Any) -> Array:
-        return np.asarray(array)
+    def view(self, name: str, array: Any) -> Any:
+        return array.item() if _is_weak(array) else np.asarray(array)
+
+    def stand_in(self, array: Any) -> Any:
+        return 0.0 if _is_weak(array) else super().stand_in(array)
 
     def wrap(self, result: Array, like: Any) -> Any:
         jax = sys.modules["jax"]
+        (device,) = like.devices()
+        if device.id != 0:
+            return jax.device_put(result, device, may_alias=True)
         if result.nbytes < WORTH_ALIGNING:
             return jax.numpy.asarray(result)
         return jax.device_put(result, may_alias=True)  # nobody else has it
@@ -138,11 +150,37 @@ def _narrow(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype == np.float64 else dtype
 
 
-def _is_concrete(array: Any) -> bool:
-    """Whether an array has its values, and has them where the CPU can read them."""
-    if isinstance(array, sys.modules["jax"].core.Tracer):
-        return False
-    return all(device.platform == "cpu" for device in array.devices())
+def _check_devices(arrays: Iterable[Any]) -> None:
+    """Refuse arrays that were put on different devices."""
+    tracer, places = sys.modules["jax"].core.Tracer, set()
+    for array in arrays:
+        if not isinstance(array, tracer) and array.committed:
+            places.add(frozenset(map(str, array.devices())))
+    if len(places) > 1:
+        listed = " and ".join(sorted(",".join(sorted(place)) for place in places))
+        raise TypeError(f"arrays must be on one device, got {listed}; use jax.device_put")
+
+
+def _are_readable(arrays: Iterable[Any]) -> bool:
+    """Whether arrays have their values, all on one device that is the CPU."""
+    tracer, devices = sys.modules["jax"].core.Tracer, set()
+    for array in arrays:
+        if isinstance(array, tracer):
+            return False
+        devices |= array.devices()
+    return len(devices) == 1 and devices.pop().platform == "cpu"
+
+
+def _is_weak(array: Any) -> bool:
+    """Whether an array is a number without a say in the type of results."""
+    return bool(array.weak_type) and array.ndim == 0 and array.dtype != bool
+
+
+def _is_float64(dtype: Any) -> bool:
+    try:
+        return dtype is not None and np.dtype(dtype) == np.float64
+    except TypeError:
+        return False  # refused later
 
 
 class _Strict(Kind):
@@ -241,11 +279,11 @@ def foreign(*values: Any) -> Kind | None:
     for value in values:
         if not isinstance(value, NEUTRAL):
             for library, kind in KINDS.items():
-                if library in sys.modules and kind.holds(value):
+                if sys.modules.get(library) is not None and kind.holds(value):
                     return kind
     return None
 
 
 def is_dask(value: Any) -> bool:
     """Whether a value is a Dask array."""
-    return "dask.array" in sys.modules and KINDS["dask.array"].holds(value)
+    return sys.modules.get("dask.array") is not None and KINDS["dask.array"].holds(value)

@@ -12,9 +12,17 @@ import numpy as np
 import torch
 
 from . import functional
-from .autograd import Tensors, expanded, gradients, slope_of
+from .autograd import (
+    Tensors,
+    expanded,
+    gradients,
+    pulled,
+    refuse_outputs,
+    slope_of,
+    tracked,
+)
 from .calls import Call, Wanted
-from .validate import check_axis, check_reduction
+from .validate import check_axis, check_flag, check_reduction, check_wrt
 
 _both: Any = functional.smooth_l1_value_and_grad  # their results are tensors here
 _hess_of: Any = functional.smooth_l1_hess
@@ -29,46 +37,52 @@ SCHEMA = (
 
 def run(call: Call, tensors: Tensors) -> Any:
     """Run a call by the operators."""
+    refuse_outputs(call)
+    check_wrt(call.wrt)
+    check_flag("keepdims", call.arguments["keepdims"])
     arguments = _flat(call)
-    needed = set()
-    if torch.is_grad_enabled():
-        needed = {name for name, tensor in tensors.items() if tensor.requires_grad}
     if call.wanted is Wanted.HESS:
         return _hess(*arguments)
     if call.wanted is Wanted.GRAD:
-        return _gradients(call.arguments["grad_output"], *arguments, call.wrt)[0]
-    if call.wanted is Wanted.VALUE_AND_GRAD and not needed:
-        return _loss_and_slope(*arguments, call.wrt)
-    loss = _loss_and_slope(*arguments, slope_of(call, tensors, needed) or "")[0]
+        return _gradients(call.arguments["grad_output"], *arguments, call.wrt, True)[0]
     if call.wanted is Wanted.VALUE_AND_GRAD:
-        return loss, _gradients(None, *arguments, call.wrt)[0]
-    return loss
+        return _loss_and_slope(*arguments, call.wrt)
+    return _loss_and_slope(*arguments, slope_of(call, tensors, tracked(tensors)) or "")[0]
 
 
 def _flat(call: Call) -> tuple[Any, ...]:
-    """Arguments of a call in the order of the schema; numbers become tensors."""
+    """Arguments of a call in the order of the schema; numbers and lists become tensors."""
     given = call.arguments
-    beta = given[call.beta_name]
-    dtype = _promoted(*(given[name] for name in ("x", "target", "weight")))
-    operands = [_tensor(given[name], dtype) for name in ("x", "target", "weight")]
+    beta, axis, dtype = given[call.beta_name], given["axis"], given["dtype"]
+    lists = {name: _from_list(given[name]) for name in ("x", "target", "weight")}
+    promoted = _promoted(*lists.values())
+    operands = [_from_number(value, promoted) for value in lists.values()]
     is_number = isinstance(beta, (int, float))
-    betas = None if is_number else _tensor(beta, torch.float64)
-    axis = given["axis"]
     if isinstance(axis, int):
         axis = (axis,)
-    dtype = given["dtype"]
     if dtype is not None and not isinstance(dtype, torch.dtype):
         dtype = getattr(torch, np.dtype(dtype).name)
     options = (str(given["reduction"]), axis, given["keepdims"], given["normalizer"], dtype)
-    huber = call.wanted is Wanted.HUBER
-    where = _tensor(given["where"], torch.bool)
-    return *operands, where, betas, float(beta) if is_number else 0.0, *options, huber
+    betas, number = (None, float(beta)) if is_number else (_from_list(beta), 0.0)
+    where = _from_list(given["where"])
+    return *operands, where, betas, number, *options, call.wanted is Wanted.HUBER
 
 
-def _tensor(value: Any, dtype: torch.dtype) -> Any:
+def _from_list(value: Any) -> Any:
+    """Tensor of a list, whose numbers are float64 as those of NumPy."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    tensor = torch.as_tensor(value, device="cpu")
+    if not tensor.dtype.is_floating_point:
+        return tensor
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu")
+
+
+def _from_number(value: Any, dtype: torch.dtype) -> Any:
+    """Tensor of a number, which has no say in the type of the result."""
     if value is None or isinstance(value, torch.Tensor):
         return value
-    return torch.as_tensor(value, dtype=dtype)
+    return torch.as_tensor(value, dtype=dtype, device="cpu")
 
 
 def _promoted(*operands: Any) -> torch.dtype:
@@ -129,20 +143,23 @@ def _(*arguments: Any) -> Any:
     return arguments[0].new_empty(shape, dtype=dtype), arguments[0].new_empty(slope, dtype=dtype)
 
 
-@_operator("gradients", "Tensor? upstream, ", ", str names", "Tensor[]")
+@_operator("gradients", "Tensor? upstream, ", ", str names, bool as_result", "Tensor[]")
 def _gradients(upstream: Any, *arguments: Any) -> Any:
-    *flat, names = arguments
+    *flat, names, as_result = arguments
     call, listed = _call(tuple(flat)), names.split(",")
     if upstream is None:
-        upstream = torch.ones((), dtype=torch.float64).expand(_result(tuple(flat))[0])
-    found = gradients(call, upstream, set(listed))
-    return [found[name].to(_gradient_dtype(name, tuple(flat))).contiguous() for name in listed]
+        upstream = torch.ones((), dtype=torch.float64, device=arguments[0].device)
+        upstream = upstream.expand(_result(tuple(flat))[0])
+    found = gradients(call, upstream, set(listed), call.arguments["dtype"] if as_result else None)
+    return [
+        found[name].to(_gradient_dtype(name, tuple(flat), as_result)).contiguous()
+        for name in listed
+    ]
 
 
-def _gradient_dtype(name: str, arguments: tuple[Any, ...]) -> torch.dtype:
-    if name in ("x", "target"):
-        return _result(arguments)[1]
-    return arguments[_place(name)].dtype
+def _gradient_dtype(name: str, arguments: tuple[Any, ...], as_result: bool) -> torch.dtype:
+    """Type of the result, or of the argument that has the gradient."""
+    return _result(arguments)[1] if as_result else arguments[_place(name)].dtype
 
 
 def _place(name: str) -> int:
@@ -151,10 +168,10 @@ def _place(name: str) -> int:
 
 @_gradients.register_fake
 def _(upstream: Any, *arguments: Any) -> Any:
-    *flat, names = arguments
+    *flat, names, as_result = arguments
     return [
         arguments[_place(name)].new_empty(
-            arguments[_place(name)].shape, dtype=_gradient_dtype(name, tuple(flat))
+            arguments[_place(name)].shape, dtype=_gradient_dtype(name, tuple(flat), as_result)
         )
         for name in names.split(",")
     ]
@@ -173,6 +190,7 @@ def _(*arguments: Any) -> Any:
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *flat, ctx.wrt = inputs
     ctx.rest = flat[5:]
+    ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(*flat[:5], output[1])
 
 
@@ -182,12 +200,15 @@ def _backward(ctx: Any, upstream: Any, _: Any) -> Any:
     call = _call(flat)
     names = ("x", "target", "weight", "where", call.beta_name)
     needed = {name for name, need in zip(names, ctx.needs_input_grad, strict=False) if need}
-    grads = {}
-    if ctx.wrt:
+    grads: Tensors = {}
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        grads = pulled(call, upstream, needed)  # they will be differentiated
+    elif ctx.wrt:
         scaled = slope * expanded(upstream, slope, call.arguments)
         grads = {n: scaled if n == ctx.wrt else -scaled for n in needed & {"x", "target"}}
     if rest := sorted(needed - grads.keys()):
-        grads |= dict(zip(rest, _gradients(upstream, *flat, ",".join(rest)), strict=True))
+        found = _gradients(upstream, *flat, ",".join(rest), False)
+        grads |= dict(zip(rest, found, strict=True))
     return *(grads.get(name) for name in names), *[None] * 8
 
 

@@ -11,21 +11,21 @@ from typing import Any
 import torch
 
 from . import functional
-from .autograd import are_transformed, keeps_graph, pulled
+from .autograd import PLAIN, are_transformed, is_wrapped, keeps_graph, pulled
 from .calls import Call, Wanted
 from .kernels import total_loss_and_grad_at, total_loss_at
 from .short import SMALL
 
-PLAIN = (torch.Tensor, torch.nn.Parameter)
 FLOATS = (torch.float32, torch.float64)
 
 _is_compiling = torch.compiler.is_compiling
+_tracing = torch._C._get_tracing_state
 _modes = torch._C._len_torch_dispatch_stack  # type: ignore[attr-defined]
 
 
 def fits(x: Any, target: Any) -> bool:
     """Whether tensors are plain memory of one float type and shape, contiguous, not empty."""
-    if _is_compiling() or type(target) not in PLAIN:
+    if _is_compiling() or _tracing() is not None or type(target) not in PLAIN:
         return False
     dtype = x.dtype
     return (
@@ -91,7 +91,7 @@ class SmallLoss(torch.autograd.Function):
         slope = ctx.slope
         if slope is None or torch.is_grad_enabled():
             return *_derived(ctx, upstream), None, None
-        if keeps_graph():
+        if keeps_graph() or is_wrapped(upstream):
             slope = slope * upstream
         else:
             ctx.slope = None

@@ -76,12 +76,26 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
         kind = check_reduction(reduction)
         if axis is not None and kind is Reduction.NONE:
             raise ValueError(f"axis must be None with reduction='none', got {axis!r}")
-        if not isinstance(beta, torch.Tensor):
-            beta = check_beta(beta)
         super().__init__(size_average, reduce, str(kind))
-        self.beta = beta
+        self._set_beta(beta)
         self.axis = axis
         self.keepdims = keepdims
+
+    beta: Any
+
+    def _set_beta(self, beta: Any) -> None:
+        """Check the threshold; a tensor is moved along with the module, a parameter is learnt."""
+        if not isinstance(beta, torch.Tensor):
+            self.beta = check_beta(beta)
+            return
+        if not beta.is_meta:
+            values = beta.detach().cpu()
+            check_beta((values.double() if values.is_floating_point() else values).numpy())
+        del self.beta
+        if isinstance(beta, torch.nn.Parameter):
+            self.beta = beta
+        else:
+            self.register_buffer("beta", beta, persistent=False)
 
     def extra_repr(self) -> str:
         """Parameters as ``repr`` shows them; those of axes only if they were given."""

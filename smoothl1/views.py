@@ -44,6 +44,12 @@ class Kind(ABC):
         """Memory for results that the library can adopt, where it cannot adopt any."""
         return {}
 
+    def stand_in(self, array: Any) -> Any:
+        """NumPy array of the shape and dtype of one that cannot be read."""
+        dtype = self.dtype(array.dtype)
+        known = named_dtype("bfloat16") if dtype == "bfloat16" else np.dtype(dtype)
+        return np.broadcast_to(np.zeros((), known), array.shape)
+
     def dtype(self, dtype: Any) -> Any:
         """Dtype, or name of one, that NumPy understands."""
         return dtype
@@ -93,17 +99,11 @@ def check_unread(kind: Kind, call: Call) -> Problem:
         if call.arguments.get(name) is not None:
             raise TypeError(f"{name} must be None for a {kind.name} without memory to write to")
     stand_ins: dict[str, Any] = {
-        name: np.broadcast_to(np.zeros((), _numpy_dtype(kind, array)), array.shape)
-        for name, array in own_arrays(kind, call).items()
+        name: kind.stand_in(array) for name, array in own_arrays(kind, call).items()
     }
     if call.arguments["dtype"] is not None:
         stand_ins["dtype"] = kind.dtype(call.arguments["dtype"])
     return call.having(**stand_ins).check()[0]
-
-
-def _numpy_dtype(kind: Kind, array: Any) -> np.dtype[Any]:
-    dtype = kind.dtype(array.dtype)
-    return named_dtype("bfloat16") if dtype == "bfloat16" else np.dtype(dtype)
 
 
 def _wrap(kind: Kind, part: Any, out: Any, like: Any) -> Any:

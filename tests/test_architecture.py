@@ -61,7 +61,7 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 LATER = {
-    "backend": {"cpu", "short", "short_tensors"},
+    "backend": {"autograd", "cpu", "short", "short_tensors"},
     "kinds": {"autograd", "chunks", "dask", "operators"},
     "linear_objective": {"dask_rows"},
     "designs": {"gather", "launch", "linear", "threads"},

@@ -218,3 +218,82 @@ def test_vmap_over_every_argument(random):
     for i in range(2):
         wanted = one(x[i], weight[:, i], where[i], beta[..., i])
         torch.testing.assert_close(got[i], wanted, equal_nan=True)
+
+
+def test_batches_of_backward_passes(random):
+    x, target = random(4).requires_grad_(), random(4)
+    for options in ({}, {"where": target < 1}, {"weight": target.abs()}, {"axis": 0}):
+        loss = sl.smooth_l1_loss(x, target, beta=0.5, **options)
+        wanted = sl.smooth_l1_grad(x.detach(), target, beta=0.5, **options)
+        (grads,) = torch.autograd.grad(loss, x, torch.tensor([1.0, 2.0]), is_grads_batched=True)
+        torch.testing.assert_close(grads, torch.stack([wanted, 2 * wanted]))
+        fast, slow = (
+            torch.autograd.functional.jacobian(
+                lambda x, o=options: sl.smooth_l1_loss(x, target, beta=0.5, **o), x, vectorize=v
+            )
+            for v in (True, False)
+        )
+        torch.testing.assert_close(fast, slow)
+
+
+def test_hooks_on_saved_tensors(random):
+    x, target, beta = random(4).requires_grad_(), random(4), torch.tensor(0.5, requires_grad=True)
+    with torch.autograd.graph.save_on_cpu():
+        loss = sl.smooth_l1_loss(x, target, beta=beta)
+        first, by_beta = torch.autograd.grad(loss, (x, beta), create_graph=True)
+    torch.testing.assert_close(first, sl.smooth_l1_grad(x.detach(), target, beta=0.5))
+    assert by_beta < 0
+    (second,) = torch.autograd.grad(first.sum(), x)
+    torch.testing.assert_close(second, sl.smooth_l1_hess(x.detach(), target, beta=0.5))
+
+
+def test_one_tensor_as_several_arguments(random):
+    x = random(4, 3).requires_grad_()
+    check = functools.partial(sl.smooth_l1_loss, beta=0.5)
+    assert gradcheck(lambda x: check(x, x**2, weight=x**2 + 1), (x,))
+    assert gradgradcheck(lambda x: check(x, x**2, weight=x**2 + 1), (x,))
+    (grad,) = torch.autograd.grad(check(x, x), x)
+    assert not grad.any()
+
+
+def test_gradients_of_types_that_are_not_the_result_s():
+    x = torch.full((1 << 20,), 0.1, requires_grad=True)
+    loss = sl.smooth_l1_loss(x, torch.zeros(1), beta=0.5, dtype=torch.float16)
+    (loss * 64).backward()  # a slope of 0.2 / 2**20 is 0 in float16
+    torch.testing.assert_close(x.grad, torch.full_like(x, 0.2 * 64 / (1 << 20)))
+    x = torch.tensor([100.0, 2.0], dtype=torch.float16, requires_grad=True)
+    sl.huber_loss(x, torch.zeros_like(x), delta=1e5).backward()
+    assert x.grad.tolist() == [50.0, 1.0]
+
+
+def test_an_infinite_factor_does_not_reach_elements_left_out():
+    x, where = torch.ones(3, requires_grad=True), torch.tensor([True, False, True])
+    (sl.smooth_l1_loss(x, 0.0, where=where, beta=0.5, reduction="sum") * torch.inf).backward()
+    assert x.grad.tolist() == [torch.inf, 0.0, torch.inf]
+
+
+def test_classes_modes_and_devices_of_others(random):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    class Own(torch.Tensor):
+        pass
+
+    x, target = random(4).requires_grad_(), random(4)
+    wanted = sl.smooth_l1_loss(x.detach(), target, beta=0.5)
+    ours = sl.smooth_l1_loss(x.detach().as_subclass(Own), target, beta=0.5)
+    assert type(ours) is Own
+    torch.testing.assert_close(ours.as_subclass(torch.Tensor), wanted)
+    with FlopCounterMode(display=False):
+        loss = sl.smooth_l1_loss(x, target, beta=0.5)
+        (first,) = torch.autograd.grad(loss, x, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), x)
+        with pytest.raises(TypeError, match="out must be None where"):
+            sl.smooth_l1_loss(target, 0.0, out=torch.empty((), dtype=torch.float64))
+    torch.testing.assert_close(second, sl.smooth_l1_hess(x.detach(), target, beta=0.5))
+    with torch.device("meta"):  # for new tensors, which the loss must not make there
+        weight = torch.ones(4, device="cpu", requires_grad=True)
+        sl.smooth_l1_loss(x, 0.25, beta=0.5, weight=weight, reduction="sum").backward()
+    torch.testing.assert_close(
+        weight.grad.double(), sl.smooth_l1_loss(x.detach(), 0.25, beta=0.5, reduction="none"),
+        rtol=1e-6, atol=1e-7,
+    )  # fmt: skip

@@ -157,3 +157,36 @@ def test_dtypes_and_outputs_that_jax_does_not_have():
 def test_mixed_with_numpy_is_refused_while_tracing(rng):
     with pytest.raises(TypeError, match=r"one kind, got jax\.Array and, for target, numpy"):
         jax.jit(lambda x: sl.smooth_l1_loss(x, rng.normal(size=3)))(jax.numpy.ones(3))
+
+
+def test_numbers_have_no_say_in_the_type(rng):
+    for wide in (False, True):
+        with x64(wide):
+            for dtype in ("float32", "bfloat16"):
+                x = jax.numpy.asarray(rng.normal(size=5), dtype)
+                ours = [sl.smooth_l1_loss(x, s, beta=0.3) for s in (2.0, jax.numpy.asarray(2.0))]
+                ours += [jax.jit(lambda s, x=x: sl.smooth_l1_loss(x, s, beta=0.3))(2.0)]
+                assert {(result.dtype, float(result)) for result in ours} == {
+                    (x.dtype, float(ours[0]))
+                }
+
+
+def test_devices(run_python):
+    code = """
+    import jax, numpy as np, smoothl1 as sl
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+    first, second = jax.devices()
+    for n in (3, 100_000):
+        x = jax.device_put(jax.numpy.ones(n), second)
+        loss, grad = sl.smooth_l1_value_and_grad(x, 0.25, beta=0.3)
+        assert loss.devices() == grad.devices() == {second}
+    sharding = NamedSharding(Mesh(np.array([first, second]), ("rows",)), PartitionSpec("rows"))
+    x = jax.device_put(jax.numpy.ones(4), sharding)
+    assert sl.smooth_l1_grad(x, 0.25, beta=0.3).sharding == sharding
+    try:
+        sl.smooth_l1_loss(jax.device_put(x, first), jax.device_put(x, second))
+    except TypeError as error:
+        print(error)
+    """
+    out = run_python(code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert out.startswith("arrays must be on one device, got")

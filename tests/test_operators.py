@@ -70,6 +70,8 @@ def test_sizes_that_change_huber_and_numbers(tensors):
     leaf = x.clone().requires_grad_()
     (grad,) = torch.autograd.grad(compiled(lambda x: sl.huber_loss(x, 0.25, delta=0.3))(leaf), leaf)
     torch.testing.assert_close(grad, 0.3 * sl.smooth_l1_grad(x, 0.25, beta=0.3))
+    function = lambda x: sl.smooth_l1_loss(x, [0.0, 1.0, 2.0])  # noqa: E731
+    assert compiled(function)(x) == function(x)  # float64, as of lists for NumPy
     listed = compiled(lambda x: sl.smooth_l1_loss(x, [0.0, 1.0, 2.0], beta=[0.1, 0.2, 0.3]))(
         x.double()
     )
@@ -81,6 +83,8 @@ def test_wrong_arguments_are_refused_while_tracing(tensors):
     for options, message in (
         ({"axis": 7}, "axis 7 is out of bounds"),
         ({"reduction": "median"}, "reduction must be one of"),
+        ({"keepdims": 1}, "keepdims must be True or False"),
+        ({"out": torch.empty(())}, "out must be None where"),
     ):
         with pytest.raises(Exception, match=message):
             compiled(lambda x, o=options: sl.smooth_l1_loss(x, 0.0, **o))(x)
@@ -104,8 +108,41 @@ def test_opcheck(tensors, call):
             continue  # the operator is asked for slopes only where they give the gradient
         leaf = x.clone().requires_grad_()
         torch.library.opcheck(ops.loss_and_slope.default, (leaf, target, *rest, wrt))
-    torch.library.opcheck(ops.gradients.default, (None, x, target, *rest, "x,target"))
+    torch.library.opcheck(ops.gradients.default, (None, x, target, *rest, "x,target", True))
     torch.library.opcheck(ops.hess.default, (x, target, *rest))
+
+
+def test_what_the_operators_cannot_do_is_not_done_wrong(tensors):
+    """It is refused where the graph must be whole."""
+    leaf = tensors["x"].clone().requires_grad_()
+
+    def twice(x):
+        return torch.func.grad(lambda y: sl.smooth_l1_loss(y, 0.25, beta=0.3, reduction="sum"))(x)
+
+    def tracked(x):
+        return sl.smooth_l1_grad(x, 0.25, beta=0.3, reduction="sum")
+
+    for function in (twice, tracked):
+        with pytest.raises(torch._dynamo.exc.TorchDynamoException):
+            compiled(function)(leaf)
+    x, target = leaf, tensors["target"]
+    arguments = (None, None, None, 2.0, "sum", None, False, None, None, False, "x")
+    loss, slope = torch.ops.smoothl1.loss_and_slope(x, target, *arguments)
+    assert not slope.requires_grad
+    (first,) = torch.autograd.grad(loss, x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x)
+    wanted = sl.smooth_l1_hess(x.detach(), target, beta=2.0, reduction="sum")
+    torch.testing.assert_close(second, wanted)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_old_tracers_are_refused(tensors):
+    for reduction in ("mean", "none"):
+        with pytest.raises(TypeError, match=r"torch\.jit\.trace cannot record the loss"):
+            torch.jit.trace(
+                lambda x, t, r=reduction: sl.smooth_l1_loss(x, t, reduction=r),
+                (tensors["x"], tensors["target"]),
+            )
 
 
 def test_other_tracers(tensors):

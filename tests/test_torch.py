@@ -89,6 +89,14 @@ def test_a_threshold_is_learnt():
     torch.testing.assert_close(beta.grad, torch.tensor([-0.125 - 0.5, -0.125 - 0.125]))
 
 
+def test_a_tensor_of_thresholds_moves_with_the_module():
+    loss = SmoothL1Loss(beta=torch.tensor([0.5, 2.0]))
+    assert not list(loss.parameters())
+    assert not loss.state_dict()
+    assert loss.to(torch.float64).beta.dtype == torch.float64
+    assert loss(torch.tensor([1.0, 1.0]), 0.0) == (0.75 + 0.25) / 2
+
+
 def test_axes_weights_and_masks():
     x = torch.tensor([[0.0, 4.0], [2.0, 6.0]], requires_grad=True)
     loss = SmoothL1Loss(beta=2.0, axis=1, keepdims=True)
@@ -118,7 +126,8 @@ def test_parameters_and_copies():
 @pytest.mark.parametrize(
     ("options", "error"),
     [({"beta": -1.0}, ValueError), ({"beta": "1"}, TypeError), ({"reduction": "max"}, ValueError),
-     ({"reduction": "none", "axis": 0}, ValueError)],
+     ({"reduction": "none", "axis": 0}, ValueError), ({"beta": torch.tensor(-1.0)}, ValueError),
+     ({"beta": torch.tensor([True])}, TypeError)],
 )  # fmt: skip
 def test_wrong_parameters(options, error):
     with pytest.raises(error, match=r"beta|reduction"):
