@@ -21,12 +21,11 @@ from torch.autograd import forward_ad
 
 from . import functional, generic
 from .calls import Call, Wanted
-from .kinds import KINDS
+from .kinds import TORCH
 from .validate import Reduction, check_axis, check_reduction
-from .views import check_unread, own_arrays, run_on_views
+from .views import check_unread, one_place, own_arrays, run_on_views
 
 Tensors = dict[str, torch.Tensor]
-TORCH = KINDS["torch"]
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
@@ -140,11 +139,7 @@ def in_operations(call: Call) -> Any:
 
 
 def _device(tensors: Tensors) -> torch.device:
-    devices = {tensor.device for tensor in tensors.values()}
-    if len(devices) > 1:
-        listed = ", ".join(sorted(map(str, devices)))
-        raise TypeError(f"tensors must be on one device, got {listed}; use .to")
-    return devices.pop()
+    return one_place((tensor.device for tensor in tensors.values()), ".to")
 
 
 class Loss(torch.autograd.Function):

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from .problem import Problem, check
-from .validate import Array, check_grad_output, check_wrt
+from .validate import check_grad_output, check_wrt
 
 ARRAYS = ("x", "target", "beta", "delta", "weight", "where", "grad_output", "out", "grad_out")
 
@@ -59,13 +59,11 @@ class Call:
         """Run it."""
         return self.function(**self.arguments)
 
-    def check(self) -> tuple[Problem, Array | None]:
-        """Check all arguments but outputs: the problem, and the factor of its gradient."""
+    def check(self) -> Problem:
+        """Check all arguments but outputs."""
         check_wrt(self.wrt)
         shared = self.shared()
         beta = shared.pop(self.beta_name)
         problem = check(**shared, beta=beta, beta_name=self.beta_name)
-        upstream = self.arguments.get("grad_output")
-        if upstream is not None:
-            upstream = check_grad_output(upstream, problem.plan().result_shape)
-        return problem, upstream
+        check_grad_output(self.arguments.get("grad_output"), problem.plan().result_shape)
+        return problem

@@ -23,14 +23,22 @@ import numpy as np
 
 from .calls import Call, Wanted
 from .validate import Array, named_dtype
-from .views import Kind, check_unread, own_arrays, run_generic, run_on_views
+from .views import (
+    Kind,
+    ReadableKind,
+    check_unread,
+    one_place,
+    own_arrays,
+    run_generic,
+    run_on_views,
+)
 
 LINE = 64  # bytes; JAX adopts memory that begins with a line
-WORTH_ALIGNING = 1 << 16  # bytes that take longer to copy than to align
+WORTH_ALIGNING = 1 << 20  # bytes that take longer to copy than to align
 NEUTRAL = (np.ndarray, np.generic, int, float, list, tuple, type(None))
 
 
-class _Torch(Kind):
+class _Torch(ReadableKind):
     name = "torch.Tensor"
 
     def run(self, call: Call) -> Any:
@@ -81,7 +89,7 @@ class _Torch(Kind):
         sys.modules["torch"].autograd.graph.increment_version(out)
 
 
-class _Jax(Kind):
+class _Jax(ReadableKind):
     name = "jax.Array"
 
     def run(self, call: Call) -> Any:
@@ -152,13 +160,11 @@ def _narrow(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _check_devices(arrays: Iterable[Any]) -> None:
     """Refuse arrays that were put on different devices."""
-    tracer, places = sys.modules["jax"].core.Tracer, set()
-    for array in arrays:
-        if not isinstance(array, tracer) and array.committed:
-            places.add(frozenset(map(str, array.devices())))
-    if len(places) > 1:
-        listed = " and ".join(sorted(",".join(sorted(place)) for place in places))
-        raise TypeError(f"arrays must be on one device, got {listed}; use jax.device_put")
+    tracer = sys.modules["jax"].core.Tracer
+    put = [a for a in arrays if not isinstance(a, tracer) and a.committed]
+    if len(put) > 1:
+        places = ("+".join(sorted(map(str, array.devices()))) for array in put)
+        one_place(places, "jax.device_put")
 
 
 def _are_readable(arrays: Iterable[Any]) -> bool:
@@ -183,21 +189,18 @@ def _is_float64(dtype: Any) -> bool:
         return False  # refused later
 
 
-class _Strict(Kind):
+class _Strict(ReadableKind):
     name = "array_api_strict.Array"
 
     def run(self, call: Call) -> Any:
         strict = sys.modules["array_api_strict"]
         arrays = own_arrays(self, call)
-        devices = {array.device for array in arrays.values()}
-        if len(devices) > 1:
-            listed = ", ".join(sorted(map(str, devices)))
-            raise TypeError(f"arrays must be on one device, got {listed}; use .to_device")
-        if "cpu" in str(*devices).lower():
+        device = one_place((array.device for array in arrays.values()), ".to_device")
+        if "cpu" in str(device).lower():
             return run_on_views(self, call, arrays)
         with np.errstate(all="ignore"):  # it computes with NumPy
             return run_generic(
-                self, call, strict, lambda dtype: getattr(strict, dtype.name), device=devices.pop()
+                self, call, strict, lambda dtype: getattr(strict, dtype.name), device=device
             )
 
     def holds(self, value: Any) -> bool:
@@ -219,9 +222,7 @@ class _CuPy(Kind):
     def run(self, call: Call) -> Any:
         cupy = sys.modules["cupy"]
         arrays = own_arrays(self, call)
-        devices = {array.device.id for array in arrays.values()}
-        if len(devices) > 1:
-            raise TypeError(f"arrays must be on one device, got {sorted(devices)}; copy them first")
+        one_place((array.device.id for array in arrays.values()), "cupy.asarray on that device")
         names = ("abs", "sign", "where", "isnan", "sum", "broadcast_to", "reshape", "zeros_like",
                  "ones_like", "asarray", "float64", "float32", "float16")  # fmt: skip
         xp = SimpleNamespace(
@@ -233,12 +234,6 @@ class _CuPy(Kind):
 
     def holds(self, value: Any) -> bool:
         return isinstance(value, sys.modules["cupy"].ndarray)
-
-    def view(self, name: str, array: Any) -> Array:
-        raise TypeError(f"{name} must be in the memory of the CPU; pass cupy.asnumpy({name})")
-
-    def wrap(self, result: Array, like: Any) -> Any:
-        return sys.modules["cupy"].asarray(result)
 
 
 class _Dask(Kind):
@@ -254,19 +249,14 @@ class _Dask(Kind):
     def holds(self, value: Any) -> bool:
         return isinstance(value, sys.modules["dask.array"].Array)
 
-    def view(self, name: str, array: Any) -> Array:
-        raise TypeError(f"{name} has no values yet; pass {name}.compute()")
-
-    def wrap(self, result: Array, like: Any) -> Any:
-        return sys.modules["dask.array"].asarray(result)
-
 
 def _is_own(dtype: Any) -> bool:
     return not isinstance(dtype, (str, type, np.dtype))
 
 
-KINDS = {
-    "torch": _Torch(),
+TORCH = _Torch()
+KINDS: dict[str, Kind] = {
+    "torch": TORCH,
     "jax": _Jax(),
     "cupy": _CuPy(),
     "dask.array": _Dask(),

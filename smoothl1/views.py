@@ -8,7 +8,7 @@ dtypes, and computed in the operations of their library.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,27 @@ class Kind(ABC):
 
     name: str
 
+    @abstractmethod
     def run(self, call: Call) -> Any:
         """Run a call whose arrays are of this kind."""
-        return run_on_views(self, call, own_arrays(self, call))
 
     @abstractmethod
     def holds(self, value: Any) -> bool:
         """Whether a value is one of its arrays."""
+
+    def stand_in(self, array: Any) -> Any:
+        """NumPy array of the shape and dtype of one that cannot be read."""
+        dtype = self.dtype(array.dtype)
+        known = named_dtype("bfloat16") if dtype == "bfloat16" else np.dtype(dtype)
+        return np.broadcast_to(np.zeros((), known), array.shape)
+
+    def dtype(self, dtype: Any) -> Any:
+        """Dtype, or name of one, that NumPy understands."""
+        return dtype
+
+
+class ReadableKind(Kind):
+    """The arrays of a library that may lie in memory which the CPU can read."""
 
     @abstractmethod
     def view(self, name: str, array: Any) -> Array:
@@ -44,21 +58,11 @@ class Kind(ABC):
         """Memory for results that the library can adopt, where it cannot adopt any."""
         return {}
 
-    def stand_in(self, array: Any) -> Any:
-        """NumPy array of the shape and dtype of one that cannot be read."""
-        dtype = self.dtype(array.dtype)
-        known = named_dtype("bfloat16") if dtype == "bfloat16" else np.dtype(dtype)
-        return np.broadcast_to(np.zeros((), known), array.shape)
-
-    def dtype(self, dtype: Any) -> Any:
-        """Dtype, or name of one, that NumPy understands."""
-        return dtype
-
-    def written(self, out: Any) -> None:  # noqa: B027 (most libraries need not know)
+    def written(self, out: Any) -> None:
         """Let the library know that an array has new values."""
 
 
-def run_on_views(kind: Kind, call: Call, arrays: dict[str, Any]) -> Any:
+def run_on_views(kind: ReadableKind, call: Call, arrays: dict[str, Any]) -> Any:
     """Run a call on views of its arrays, and wrap what it returns."""
     given = call.arguments
     views: dict[str, Any] = {name: kind.view(name, array) for name, array in arrays.items()}
@@ -85,6 +89,15 @@ def own_arrays(kind: Kind, call: Call) -> dict[str, Any]:
     return own
 
 
+def one_place(places: Iterable[Any], remedy: str) -> Any:
+    """The device of all arrays; a TypeError if they are on several."""
+    devices = set(places)
+    if len(devices) > 1:
+        listed = ", ".join(sorted(map(str, devices)))
+        raise TypeError(f"arrays must be on one device, got {listed}; use {remedy}")
+    return devices.pop()
+
+
 def run_generic(
     kind: Kind, call: Call, xp: Any, dtype: Callable[[Any], Any], **options: Any
 ) -> Any:
@@ -103,10 +116,10 @@ def check_unread(kind: Kind, call: Call) -> Problem:
     }
     if call.arguments["dtype"] is not None:
         stand_ins["dtype"] = kind.dtype(call.arguments["dtype"])
-    return call.having(**stand_ins).check()[0]
+    return call.having(**stand_ins).check()
 
 
-def _wrap(kind: Kind, part: Any, out: Any, like: Any) -> Any:
+def _wrap(kind: ReadableKind, part: Any, out: Any, like: Any) -> Any:
     if out is None:
         return kind.wrap(np.asarray(part), like)
     kind.written(out)
