@@ -100,10 +100,12 @@ def _is_recorded(tensors: Iterable[Any]) -> bool:
 
 
 def is_readable(tensors: Tensors) -> bool:
-    """Whether tensors are just memory: no gradient, transform, tracer or device is involved."""
+    """Whether tensors are just memory for kernels: no gradient, transform or tracer is involved."""
     if are_transformed() or _is_recorded(tensors.values()) or tracked(tensors):
         return False
-    return all(tensor.is_cpu and not is_wrapped(tensor) for tensor in tensors.values())
+    if any(is_wrapped(tensor) for tensor in tensors.values()):
+        return False
+    return _device(tensors).type in ("cpu", "cuda")
 
 
 def refuse_outputs(call: Call) -> None:
@@ -112,7 +114,7 @@ def refuse_outputs(call: Call) -> None:
         if call.arguments.get(name) is not None:
             raise TypeError(
                 f"{name} must be None where gradients flow, operations are traced or "
-                "transformed, or tensors are not on the CPU"
+                "transformed, or a device has no kernels"
             )
 
 
@@ -121,7 +123,7 @@ def run(call: Call, tensors: Tensors) -> Any:
     refuse_outputs(call)
     if _tracing() is not None:
         raise TypeError("torch.jit.trace cannot record the loss; use torch.export or torch.compile")
-    is_plain = not _is_recorded(tensors.values()) and _device(tensors).type == "cpu"
+    is_plain = not _is_recorded(tensors.values()) and _has_kernels(tensors)
     if is_plain and not are_transformed() and any(map(is_wrapped, tensors.values())):
         is_plain = False  # a batch of backward passes, whose transform is not ours to see
     if not is_plain or call.wanted not in (Wanted.LOSS, Wanted.HUBER):
@@ -136,6 +138,15 @@ def in_operations(call: Call) -> Any:
     dtype = getattr(torch, problem.dtype.name)
     device = _device(own_arrays(TORCH, call))
     return generic.run(LIBRARY, call, problem, dtype, device=device)
+
+
+def _has_kernels(tensors: Tensors) -> bool:
+    return _device(tensors).type == "cpu" or (is_on_gpu(tensors) and not are_transformed())
+
+
+def is_on_gpu(tensors: Tensors) -> bool:
+    """Whether tensors lie on a GPU that kernels are for."""
+    return _device(tensors).type == "cuda"
 
 
 def _device(tensors: Tensors) -> torch.device:
@@ -189,7 +200,8 @@ def slope_of(call: Call, tensors: Tensors, needed: set[str]) -> str | None:
     None if there is none. Those of half precision are left to the backward
     pass: the slopes of a mean could be too small for it until the loss scale
     multiplies them. So are those with a mask: an infinite factor must not
-    reach the elements left out.
+    reach the elements left out. And so are those on a GPU, where nobody may
+    wait for the value of the factor, and a product takes as long as the slope.
     """
     wanted, given = sorted(needed & {"x", "target"}), call.arguments
     if not wanted or call.wanted is Wanted.HUBER:
@@ -197,6 +209,8 @@ def slope_of(call: Call, tensors: Tensors, needed: set[str]) -> str | None:
     if given["dtype"] is not None or given["where"] is not None:
         return None
     if any(tensors[name].dtype not in (torch.float32, torch.float64) for name in wanted):
+        return None
+    if is_on_gpu(tensors):
         return None
     shape = tensors[wanted[0]].shape
     if shape != tensors[wanted[-1]].shape:

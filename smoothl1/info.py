@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, threads
+from .devices import missing_for_gpus
 from .jit import cache_folder, cache_root
 
 PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "tbb", "torch", "jax", "dask", "numba-cuda")
@@ -24,8 +25,26 @@ def collect() -> dict[str, Any]:
             "runner": runner, "reason": reason,
         },
         "cache": _cache(),
-        "cuda": {"devices": [], "reason": "this version has no CUDA kernels; all work is on CPUs"},
+        "cuda": _gpus(),
     }  # fmt: skip
+
+
+def _gpus() -> dict[str, Any]:
+    """GPUs that kernels can run on, or what they need."""
+    missing = missing_for_gpus()
+    if missing is not None:
+        return {"devices": [], "reason": missing[1]}
+    from numba import config, cuda
+
+    if config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
+        return {"devices": [], "reason": "numba's simulator takes the place of GPUs"}
+    return {"devices": [_gpu_name(gpu) for gpu in cuda.gpus], "reason": "numba finds them"}
+
+
+def _gpu_name(gpu: Any) -> str:
+    major, minor = gpu.compute_capability
+    name = gpu.name.decode() if isinstance(gpu.name, bytes) else gpu.name
+    return f"{name} ({major}.{minor})"
 
 
 def _versions() -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
     eager, on the CPU    views   the call runs once more on NumPy views of the same
                                  memory; the library makes its arrays of what it returns
+    eager, on a GPU      cuda    kernels on the same memory, in the library's stream
     traced, or on a      generic the formula in the library's own operations
     device of its own
     lazy                 dask    one task for each block, and trees of sums
@@ -16,11 +17,11 @@ import importlib
 import math
 import sys
 from collections.abc import Iterable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from . import devices
 from .calls import Call, Wanted
 from .validate import Array, named_dtype
 from .views import (
@@ -30,6 +31,7 @@ from .views import (
     one_place,
     own_arrays,
     run_generic,
+    run_on_gpu,
     run_on_views,
 )
 
@@ -58,6 +60,8 @@ class _Torch(ReadableKind):
 
             return operators.run(call, tensors)
         if autograd.is_readable(tensors):
+            if autograd.is_on_gpu(tensors):
+                return run_on_gpu(self, devices.TORCH, call, tensors)
             return run_on_views(self, call, tensors)
         return autograd.run(call, tensors)
 
@@ -220,20 +224,24 @@ class _CuPy(Kind):
     name = "cupy.ndarray"
 
     def run(self, call: Call) -> Any:
-        cupy = sys.modules["cupy"]
         arrays = own_arrays(self, call)
         one_place((array.device.id for array in arrays.values()), "cupy.asarray on that device")
-        names = ("abs", "sign", "where", "isnan", "sum", "broadcast_to", "reshape", "zeros_like",
-                 "ones_like", "asarray", "float64", "float32", "float16")  # fmt: skip
-        xp = SimpleNamespace(
-            astype=lambda array, dtype: array.astype(dtype),
-            **{name: getattr(cupy, name) for name in names},
-        )
-        with next(iter(arrays.values())).device:
-            return run_generic(self, call, xp, lambda dtype: dtype)
+        return run_on_gpu(self, devices.CUPY, call, arrays)
 
     def holds(self, value: Any) -> bool:
         return isinstance(value, sys.modules["cupy"].ndarray)
+
+
+class _Numba(Kind):
+    name = "numba device array"
+
+    def run(self, call: Call) -> Any:
+        memory, arrays = devices.NUMBA, own_arrays(self, call)
+        one_place(map(memory.device, arrays.values()), "numba.cuda.to_device on that device")
+        return run_on_gpu(self, memory, call, arrays)
+
+    def holds(self, value: Any) -> bool:
+        return getattr(value, "__cuda_ndarray__", False) is True
 
 
 class _Dask(Kind):
@@ -259,6 +267,7 @@ KINDS: dict[str, Kind] = {
     "torch": TORCH,
     "jax": _Jax(),
     "cupy": _CuPy(),
+    "numba.cuda": _Numba(),
     "dask.array": _Dask(),
     "array_api_strict": _Strict(),
 }

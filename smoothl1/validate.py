@@ -183,16 +183,21 @@ def check_out(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any])
         return
     if not _is_plain(type(out)):
         raise TypeError(f"{name} must be a numpy.ndarray like the operands, got {_type_name(out)}")
-    if out.shape != shape:
-        raise ValueError(f"{name} must have the shape of the result {shape}, got {out.shape}")
-    if out.dtype != dtype:
-        raise TypeError(f"{name} must have the dtype of the result {dtype}, got {out.dtype}")
+    check_fit(name, out, shape, dtype)
     if not out.flags.writeable:
         raise ValueError(f"{name} must be writable, got a read-only array")
     if _overlaps_itself(out):
         raise ValueError(
             f"{name} must not overlap itself, got strides {out.strides} for shape {shape}"
         )
+
+
+def check_fit(name: str, out: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuse an output of another shape or dtype."""
+    if out.shape != shape:
+        raise ValueError(f"{name} must have the shape of the result {shape}, got {out.shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"{name} must have the dtype of the result {dtype}, got {out.dtype}")
 
 
 def check_separate(out: Array | None, grad_out: Array | None) -> None:

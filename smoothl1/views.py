@@ -15,6 +15,7 @@ import numpy as np
 
 from . import generic
 from .calls import Call
+from .devices import Memory, missing_for_gpus
 from .problem import Problem
 from .validate import Array, named_dtype
 
@@ -42,6 +43,9 @@ class Kind(ABC):
         """Dtype, or name of one, that NumPy understands."""
         return dtype
 
+    def written(self, out: Any) -> None:
+        """Let the library know that an array has new values."""
+
 
 class ReadableKind(Kind):
     """The arrays of a library that may lie in memory which the CPU can read."""
@@ -57,9 +61,6 @@ class ReadableKind(Kind):
     def outputs(self, call: Call, views: dict[str, Array]) -> dict[str, Array]:
         """Memory for results that the library can adopt, where it cannot adopt any."""
         return {}
-
-    def written(self, out: Any) -> None:
-        """Let the library know that an array has new values."""
 
 
 def run_on_views(kind: ReadableKind, call: Call, arrays: dict[str, Any]) -> Any:
@@ -106,10 +107,27 @@ def run_generic(
     return generic.run(xp, call, problem, dtype(problem.dtype), **options)
 
 
-def check_unread(kind: Kind, call: Call) -> Problem:
-    """Check a call whose arrays cannot be read: on others of their shapes and dtypes."""
+def run_on_gpu(kind: Kind, memory: Memory, call: Call, arrays: dict[str, Any]) -> Any:
+    """Run a call with arrays on one GPU by its kernels."""
+    missing = missing_for_gpus()
+    if missing is not None:
+        error, message = missing
+        raise error(message)
+    problem = check_unread(kind, call, writes=True)
+    from . import cuda
+
+    cuda.check_outputs(memory, call, problem)
+    result = cuda.run(memory, call, arrays, problem)
     for name in ("out", "grad_out"):
         if call.arguments.get(name) is not None:
+            kind.written(call.arguments[name])
+    return result
+
+
+def check_unread(kind: Kind, call: Call, writes: bool = False) -> Problem:
+    """Check a call whose arrays cannot be read: on others of their shapes and dtypes."""
+    for name in ("out", "grad_out"):
+        if call.arguments.get(name) is not None and not writes:
             raise TypeError(f"{name} must be None for a {kind.name} without memory to write to")
     stand_ins: dict[str, Any] = {
         name: kind.stand_in(array) for name, array in own_arrays(kind, call).items()

@@ -10,8 +10,16 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 
+if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+    import simulated  # noqa: F401 (makes numba's simulator of GPUs fast and exact enough)
+
 settings.register_profile("reproducible", derandomize=True, deadline=None)
 settings.load_profile("reproducible")
+
+
+def pytest_configure(config):
+    if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":  # its threads compute with NumPy scalars
+        config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning")
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """Arrays of other libraries: the kind, dtype, shape and values of NumPy's results."""
 
+import importlib.util
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -215,7 +218,7 @@ def test_libraries_that_are_not_loaded_stay_so(run_python):
 
 
 def test_cupy(arrays):
-    """On a device; the same code runs with NumPy in place of CuPy in the test below."""
+    """On a device; test_cuda.py has NumPy in place of CuPy."""
     cupy = pytest.importorskip("cupy", reason="CuPy is optional, and needs a GPU")
     try:
         x, target = cupy.asarray(arrays["x"]), cupy.asarray(arrays["target"])
@@ -229,54 +232,26 @@ def test_cupy(arrays):
     np.testing.assert_allclose(cupy.asnumpy(grad), wanted[1], rtol=1e-6)
 
 
-def test_protocol_of_cupy(run_python):
-    """What the library asks of CuPy, answered by a class on top of NumPy."""
-    code = """
-    import contextlib, sys, types
-    import numpy as np
+class NoArray:
+    """What numba and this library look at of an array on a GPU."""
 
-    class Device(contextlib.nullcontext):
-        id = 0
+    __cuda_ndarray__ = True
+    shape, dtype, strides, stream = (3,), np.dtype("f4"), (4,), 0
+    __cuda_array_interface__: ClassVar = {"data": (0, False)}
 
-    class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
-        device = Device()
 
-        def __init__(self, values):
-            self.values = np.asarray(values)
-            self.shape, self.dtype = self.values.shape, self.values.dtype
-            self.ndim = self.values.ndim
+def test_gpu_kernels_need_numba_cuda(monkeypatch):
+    importlib.import_module("numba.cuda")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'smoothl1\[cuda13\]'"):
+        sl.smooth_l1_loss(NoArray(), NoArray())
 
-        def __array_ufunc__(self, ufunc, method, *inputs, **options):
-            return ndarray(getattr(ufunc, method)(*map(plain, inputs), **options))
 
-        def astype(self, dtype):
-            return ndarray(self.values.astype(dtype))
+def test_gpu_kernels_need_a_gpu():
+    pytest.importorskip("numba_cuda", reason="numba-cuda is optional")
+    from numba import cuda
 
-    def plain(value):
-        return value.values if isinstance(value, ndarray) else value
-
-    def wrapped(function):
-        return lambda *arrays, **options: ndarray(function(*map(plain, arrays), **options))
-
-    cupy = types.ModuleType("cupy")
-    for name in ("abs", "sign", "where", "isnan", "sum", "broadcast_to", "reshape", "zeros_like",
-                 "ones_like", "asarray"):
-        setattr(cupy, name, wrapped(getattr(np, name)))
-    cupy.ndarray, cupy.float64, cupy.float32, cupy.float16 = ndarray, "f8", "f4", "f2"
-    sys.modules["cupy"] = cupy
-
-    import smoothl1 as sl
-    x, target = np.random.default_rng(1).normal(size=(2, 4, 3)).astype("f4")
-    given = {"x": cupy.asarray(x), "target": cupy.asarray(target), "weight": cupy.asarray(x**2)}
-    options = {"beta": 0.3, "axis": 0}
-    loss, grad = sl.smooth_l1_value_and_grad(**given, **options)
-    wanted = sl.smooth_l1_value_and_grad(x, target, weight=x**2, **options)
-    assert type(loss) is type(grad) is ndarray and loss.dtype == np.float32
-    np.testing.assert_allclose(loss.values, wanted[0], rtol=1e-6)
-    np.testing.assert_allclose(grad.values, wanted[1], rtol=1e-6)
-    try:
-        sl.smooth_l1_loss(given["x"], target)
-    except TypeError as error:
-        print(error)
-    """
-    assert run_python(code).startswith("arrays must be of one kind, got cupy.ndarray and, for t")
+    if cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(RuntimeError, match="need a GPU and its driver, and numba finds none"):
+        sl.smooth_l1_loss(NoArray(), NoArray())

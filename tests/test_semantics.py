@@ -1,6 +1,7 @@
 """The whole table of semantics, for every kind of array that is installed."""
 
 import contextlib
+import os
 from enum import Enum
 
 import numpy as np
@@ -9,6 +10,15 @@ from cases import dtype_of, specials
 from reference import Reference
 
 import smoothl1 as sl
+
+
+def simulator():
+    """Module of numba's GPU kernels, in its simulator."""
+    if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
+        pytest.skip("runs in numba's simulator of GPUs: see test_simulator.py")
+    from numba import cuda
+
+    return cuda
 
 
 class Kind(Enum):
@@ -23,9 +33,12 @@ class Kind(Enum):
     JAX = "jax"
     JAX_JIT = "jax, traced"
     DASK = "dask.array"
+    NUMBA = "numba.cuda"
 
     @property
     def library(self):
+        if self is Kind.NUMBA:
+            return simulator()
         return pytest.importorskip(self.value.partition(",")[0], reason=f"{self.value} is optional")
 
     def array(self, values):
@@ -44,6 +57,8 @@ class Kind(Enum):
             return library.numpy.asarray(values)
         if self is Kind.DASK:
             return library.from_array(values, chunks=2)
+        if self is Kind.NUMBA:
+            return library.to_device(values)
         device = library.Device("device1") if self is Kind.STRICT_DEVICE else None
         return library.asarray(values, device=device)
 
@@ -79,6 +94,9 @@ class Kind(Enum):
             computed = np.asarray(result.compute(scheduler="synchronous"))
             assert (result.shape, result.dtype) == (computed.shape, computed.dtype)
             return computed
+        if self is Kind.NUMBA:
+            assert result.__cuda_ndarray__
+            return result.copy_to_host()
         assert isinstance(result, type(library.asarray(0)))
         device = library.Device("device1" if self is Kind.STRICT_DEVICE else "CPU_DEVICE")
         assert result.device == device

@@ -1,0 +1,158 @@
+"""Compile every kernel that calls with arrays on a GPU would launch, without a GPU.
+
+The library runs as it would: it describes arrays, chooses kernels and builds
+their arguments. What has no driver here is replaced: arrays are addresses of
+nothing, and a launch compiles the kernel for the types of its arguments.
+
+    python driverless.py 9.0
+
+prints a JSON line for each kernel: its name, its PTX and what the assembler
+says of the machine code.
+"""
+
+import contextlib
+import itertools
+import json
+import re
+import sys
+from types import SimpleNamespace
+
+import numba.cuda.dispatcher
+import numpy as np
+from cuda.bindings import nvjitlink
+from numba import cuda as numba_cuda
+from numba import types
+from numba.cuda.np import numpy_support
+from numba.cuda.typing.typeof import typeof
+
+import smoothl1 as sl
+from smoothl1 import cuda, devices, views
+from smoothl1.validate import named_dtype
+
+CAPABILITY = tuple(map(int, (sys.argv[1] if len(sys.argv) > 1 else "9.0").split(".")))
+STREAM = 77
+
+
+class Nowhere:
+    """Array of a GPU that is not there, 16 bytes off any other."""
+
+    __cuda_ndarray__ = True
+    places = itertools.count(1 << 40, 1 << 33)
+    stream = STREAM
+
+    def __init__(self, shape, dtype, strides=None):
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self.strides = strides or tuple(
+            self.dtype.itemsize * int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))
+        )
+        place = next(self.places)
+        self.__cuda_array_interface__ = {"data": (place, False)}
+
+
+def argument(address, shape, typestr, owner):
+    """Array as kernels take it: only its type matters."""
+    kind = types.Array(numpy_support.from_dtype(np.dtype(typestr)), len(shape), "C")
+    return SimpleNamespace(_numba_type_=kind, address=address, shape=shape)
+
+
+def assemble(ptx):
+    """Machine code of some PTX, and what the assembler says of it."""
+    handle = nvjitlink.create(2, [f"-arch=sm_{CAPABILITY[0]}{CAPABILITY[1]}", "-verbose"])
+    data = ptx.encode()
+    nvjitlink.add_data(handle, nvjitlink.InputType.PTX, data, len(data), "kernel")
+    nvjitlink.complete(handle)
+    code = bytearray(nvjitlink.get_linked_cubin_size(handle))
+    nvjitlink.get_linked_cubin(handle, code)
+    log = bytearray(nvjitlink.get_info_log_size(handle))
+    nvjitlink.get_info_log(handle, log)
+    return bytes(code), log.decode(errors="replace")
+
+
+compiled = {}
+
+
+class Launcher:
+    """Stands for a kernel: a launch compiles it."""
+
+    def __init__(self, name, kernel, form):
+        self.name, self.kernel, self.form = name, kernel, form
+
+    def __getitem__(self, configuration):
+        blocks, threads, stream = configuration
+        assert 0 < blocks < 2**31
+        assert 0 < threads <= 1024
+        assert getattr(stream, "handle", stream) == STREAM
+        return self.compile
+
+    def compile(self, *arguments):
+        signature = tuple(typeof(argument) for argument in arguments)
+        key = self.name, self.form, signature
+        if key not in compiled:
+            ptx, _ = numba_cuda.compile(
+                self.kernel.py_func, types.void(*signature), device=False, abi="numba",
+                cc=CAPABILITY, output="ptx",
+            )  # fmt: skip
+            compiled[key] = ptx
+
+
+def record():
+    """Put stand-ins in the places of what needs a driver."""
+    device = SimpleNamespace(compute_capability=CAPABILITY)
+    numba.cuda.dispatcher.get_current_device = lambda: device
+    numba_cuda.gpus = [contextlib.nullcontext()]
+    numba_cuda.device_array = lambda shape, dtype, strides=None, stream=0: Nowhere(
+        shape, dtype, strides
+    )
+    numba_cuda.external_stream = lambda handle: SimpleNamespace(handle=handle)
+    views.missing_for_gpus = lambda: None
+    cuda._array = argument
+    type(devices.NUMBA).device = lambda self, array: 0
+    for name in ("flat_kernel", "spread_kernel", "sums_kernel", "fold_kernel"):
+        make = getattr(cuda.kernels, name)
+
+        def launcher(form, *rest, make=make, name=name):
+            return Launcher(f"{name.removesuffix('_kernel')}{rest}", make(form, *rest), form)
+
+        setattr(cuda.kernels, name, launcher)
+
+
+def calls(dtype):
+    """Every kind of call with arrays of a dtype."""
+    n = 1 << 20
+    x, target = Nowhere((n,), dtype), Nowhere((n,), dtype)
+    for options in ({}, {"reduction": "none"}):
+        sl.smooth_l1_loss(x, target, beta=0.3, **options)
+        sl.smooth_l1_value_and_grad(x, target, beta=0.3, **options)
+    sl.smooth_l1_grad(x, target, beta=0.3)
+    sl.smooth_l1_hess(x, target, beta=0.3)
+    sl.huber_loss(x, target, delta=0.3)
+    images, row = Nowhere((64, 64, 56, 56), dtype), Nowhere((64, 1, 1), dtype)
+    many = Nowhere((10**6, 4), dtype)
+    for axis in (1, 0):
+        sl.smooth_l1_loss(many, many, beta=0.3, axis=axis)
+    sl.smooth_l1_value_and_grad(images, images, beta=0.3, axis=(0, 2))
+    sl.smooth_l1_grad(row, images, beta=0.3)
+    kept = Nowhere((64, 1, 56, 56), bool)
+    everything = {"weight": row, "where": kept, "beta": Nowhere((56,), dtype)}
+    sl.smooth_l1_value_and_grad(images, row, **everything)
+    sl.smooth_l1_value_and_grad(images, row, axis=1, **everything)
+    sl.smooth_l1_grad(images, row, grad_output=Nowhere((), dtype), **everything)
+    sl.smooth_l1_hess(images, row, **everything)
+
+
+def main():
+    record()
+    for dtype in ("float64", "float32", "float16", "bfloat16"):
+        calls(named_dtype(dtype))
+    large = Nowhere((2**32, 3), "float32")
+    sl.smooth_l1_loss(large, Nowhere((3,), "int8"), beta=0.3, axis=0)
+    for (name, form, _), ptx in compiled.items():
+        code, log = assemble(ptx)
+        found = re.findall(r"(\d+) registers|(\d+) bytes stack|(\d+) bytes spill", log)
+        line = {"name": name, "reads": form.reads, "writes": form.writes, "wide": form.wide,
+                "ptx": ptx, "bytes": len(code), "log": log, "found": found}  # fmt: skip
+        print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Set-up of numba's simulator of GPUs, which runs every thread as one of Python's.
+
+Blocks are tiny, so that small arrays make ragged grids. The simulator's fused
+multiplication and addition rounds twice; here it rounds once, as on a GPU.
+"""
+
+import numpy as np
+from numba.cuda.simulator.kernelapi import FakeCUDAModule
+
+from smoothl1 import cuda, cuda_kernels
+
+cuda_kernels.THREADS = 4
+cuda.WARP, cuda.FEW_ROWS, cuda.ROWS_PER_THREAD = 2, 2, 4
+cuda.FLAT_CHUNK = 32  # elements: several blocks for a hundred elements
+
+
+def fma(module, a, b, c):
+    """Exact for float32: a product of two has at most 48 bits, and errors of products fit."""
+    return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
+
+
+FakeCUDAModule.fma = fma
