@@ -47,8 +47,9 @@ def smooth_l1_loss(
         bfloat16 or integers. The result has the promoted floating type;
         integers take that of the floating operands, or float64, before they
         are subtracted. Python numbers are weak. `beta` is in their unit.
-        Arrays are NumPy's, or all of one of PyTorch, JAX, CuPy, Dask and
-        array_api_strict; results are of that kind, on the same device.
+        Arrays are NumPy's, or all of one of PyTorch, JAX, CuPy, numba (on a
+        GPU), Dask and array_api_strict; results are of that kind, on the same
+        device.
         Gradients of PyTorch and transforms of JAX flow through; Dask arrays
         give lazy results.
     beta : float or array_like, default 1.0

@@ -43,7 +43,7 @@ class Kind(ABC):
         """Dtype, or name of one, that NumPy understands."""
         return dtype
 
-    def written(self, out: Any) -> None:
+    def written(self, out: Any) -> None:  # noqa: B027 (few have to know)
         """Let the library know that an array has new values."""
 
 
