@@ -16,7 +16,8 @@ import contextlib
 import importlib
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -108,9 +109,27 @@ class _Jax(ReadableKind):
         if _are_readable(arrays.values()):
             return run_on_views(self, call, arrays)
         with contextlib.nullcontext() if wide else _enable_x64(jax):
-            return run_generic(
-                self, call, jax.numpy, lambda dtype: dtype if wide else _narrow(dtype)
-            )
+            if any(isinstance(array, jax.core.Tracer) for array in arrays.values()):
+                return self.in_operations(call, wide)
+            return self.as_one_program(call, arrays, wide)
+
+    def in_operations(self, call: Call, wide: bool) -> Any:
+        return run_generic(
+            self, call, sys.modules["jax"].numpy, lambda dtype: dtype if wide else _narrow(dtype)
+        )
+
+    def as_one_program(self, call: Call, arrays: dict[str, Any], wide: bool) -> Any:
+        """Let XLA make one pass of the operations, the same for any scalar threshold."""
+        check_unread(self, call)
+        given, beta = call.arguments, call.arguments[call.beta_name]
+        if isinstance(beta, (int, float)):
+            arrays = arrays | {call.beta_name: np.float64(beta)}
+        static = tuple((name, value) for name, value in given.items() if name not in arrays)
+        try:
+            program = _program(call.function, call.wanted, tuple(arrays), static, wide)
+        except TypeError:  # a list, which cannot be looked up
+            return self.in_operations(call, wide)
+        return program(*arrays.values())
 
     def holds(self, value: Any) -> bool:
         return isinstance(value, sys.modules["jax"].Array)
@@ -141,6 +160,23 @@ class _Jax(ReadableKind):
         if given["dtype"] is None and all(a is not None and a.dtype == own.dtype for a in operands):
             return {name: _aligned(own.shape, own.dtype)}
         return {}
+
+
+@lru_cache(maxsize=256)
+def _program(
+    function: Callable[..., Any],
+    wanted: Wanted,
+    names: tuple[str, ...],
+    static: tuple[tuple[str, Any], ...],
+    wide: bool,
+) -> Callable[..., Any]:
+    """A call with JAX arrays of these names, compiled by XLA."""
+
+    def run(*arrays: Any) -> Any:
+        arguments = dict(static) | dict(zip(names, arrays, strict=True))
+        return JAX.in_operations(Call(function, wanted, arguments), wide)
+
+    return sys.modules["jax"].jit(run)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -262,10 +298,10 @@ def _is_own(dtype: Any) -> bool:
     return not isinstance(dtype, (str, type, np.dtype))
 
 
-TORCH = _Torch()
+TORCH, JAX = _Torch(), _Jax()
 KINDS: dict[str, Kind] = {
     "torch": TORCH,
-    "jax": _Jax(),
+    "jax": JAX,
     "cupy": _CuPy(),
     "numba.cuda": _Numba(),
     "dask.array": _Dask(),

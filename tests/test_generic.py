@@ -183,6 +183,26 @@ def test_devices(run_python):
     sharding = NamedSharding(Mesh(np.array([first, second]), ("rows",)), PartitionSpec("rows"))
     x = jax.device_put(jax.numpy.ones(4), sharding)
     assert sl.smooth_l1_grad(x, 0.25, beta=0.3).sharding == sharding
+    values = np.linspace(-3, 3, 12, dtype=np.float32).reshape(4, 3)
+    x, weight = jax.device_put(values, sharding), [0.5, 1.0, 2.0]
+    from smoothl1 import kinds
+    for beta in (0.3, 1.1, 0):  # one program for all of them, as for arrays on a GPU
+        got = sl.smooth_l1_value_and_grad(x, 0.25, beta=beta, axis=0)
+        wanted = sl.smooth_l1_value_and_grad(values, 0.25, beta=beta, axis=0)
+        for a, b in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=3e-7)
+            assert a.dtype == np.float32
+    assert kinds._program.cache_info().currsize == 2
+    got = sl.huber_loss(x, [0.25, 0.5, 0.75], delta=0.3, weight=weight)
+    wanted = sl.huber_loss(values, [0.25, 0.5, 0.75], delta=0.3, weight=weight)
+    np.testing.assert_allclose(got, wanted, rtol=3e-7)
+    for options, error in (({"beta": -1.0}, "beta must be"), ({"axis": 2}, "axis 2 is out of")):
+        try:
+            sl.smooth_l1_loss(x, 0.25, **options)
+        except ValueError as caught:
+            assert str(caught).startswith(error), caught
+        else:
+            raise AssertionError(options)
     try:
         sl.smooth_l1_loss(jax.device_put(x, first), jax.device_put(x, second))
     except TypeError as error:
