@@ -59,7 +59,8 @@ def ulps_apart(a: float, b: float, dtype) -> int:
 
 def elements(x, target, beta):
     """Loss, gradient and Hessian of each element, in float64."""
-    residual = np.asarray(x, np.float64) - np.asarray(target, np.float64)
+    with np.errstate(invalid="ignore"):  # infinite minus infinite
+        residual = np.asarray(x, np.float64) - np.asarray(target, np.float64)
     residual, beta = np.broadcast_arrays(residual, np.asarray(beta, np.float64))
     loss, grad, hess = (np.empty(residual.shape) for _ in range(3))
     for index in np.ndindex(residual.shape):

@@ -368,7 +368,6 @@ def test_warmup(capsys, monkeypatch):
     assert len(out) == 3
 
 
-@pytest.mark.slow
 def test_all_of_warmup():
     from smoothl1 import warmup
 
@@ -385,7 +384,9 @@ def test_as_a_program():
             [*command, *FIT, "--beta", "mad"], capture_output=True, text=True, timeout=120,
             check=False,
         )  # fmt: skip
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0, done.stderr
+        shown = done.stderr.splitlines()  # a slow machine shows how far it is
+        assert all(line.startswith("iteration ") for line in shown)
         assert "-102.5302" in done.stdout
 
 

@@ -2,8 +2,14 @@
 
 import hashlib
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+import smoothl1 as sl
 
 CODE = """
 import time, sys, warnings
@@ -112,3 +118,53 @@ def test_another_processor_has_its_own_files(run_python, filled):
     out = run_python(CODE, SMOOTHL1_CACHE_DIR=str(filled), **environment)
     assert out.split() == [VALUE, "0"]
     assert len(kernel_files(filled)) == 2
+
+
+def test_a_folder_of_another_user_is_refused(run_python, filled):
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    (path,) = kernel_files(filled)
+    os.chown(path.parent, 12345, 12345)
+    out = run_python(
+        CODE.replace("import numpy", IGNORED + "import numpy"), SMOOTHL1_CACHE_DIR=str(filled)
+    )
+    assert out.split() == [VALUE, "0"]
+    assert kernel_files(filled) == [path]
+
+
+IGNORED = "warnings.simplefilter('ignore'); "
+
+
+def test_another_version_of_numba_has_its_own_files(run_python, filled):
+    other = CODE.replace("import numpy", "import numba; numba.__version__ += 'x'; import numpy")
+    assert run_python(other, SMOOTHL1_CACHE_DIR=str(filled)).split() == [VALUE, "0"]
+    assert len(kernel_files(filled)) == 2
+
+
+def test_a_changed_helper_has_its_own_files(run_python, filled, tmp_path):
+    """The kernel itself is the same; the formula that it calls is not."""
+    package = tmp_path / "src" / "smoothl1"
+    shutil.copytree(Path(sl.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    formula = package / "formula.py"
+    formula.write_text(formula.read_text().replace("half = type(residual)(0.5)", "half = 1.0"))
+    first = f"import sys; sys.path.insert(0, {str(package.parent)!r})\n"
+    value, hits = run_python(first + CODE, SMOOTHL1_CACHE_DIR=str(filled)).split()
+    assert (value != VALUE, hits) == (True, "0")
+    assert run_python(CODE, SMOOTHL1_CACHE_DIR=str(filled)).split() == [VALUE, "1"]
+
+
+def test_cold_processes_side_by_side(tmp_path):
+    """Six processes of two types fill one folder at once; each gets the right value."""
+    codes = [CODE, CODE.replace("np.arange(10.0)", "np.arange(10.0, dtype=np.float32)")] * 3
+    environment = {**os.environ, "SMOOTHL1_CACHE_DIR": str(tmp_path / "cache")}
+    environment["PYTHONPATH"] = str(Path(sl.__file__).parent.parent)
+    command = [sys.executable, "-W", "error", "-c"]
+    running = [
+        subprocess.Popen([*command, code], env=environment, stdout=subprocess.PIPE, text=True)
+        for code in codes
+    ]
+    for process in running:
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert float(out.split()[0]) == pytest.approx(3.84, rel=1e-7)
+    assert len(kernel_files(tmp_path)) == 2
