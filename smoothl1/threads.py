@@ -5,8 +5,10 @@ not depend on each other. Three runners give the same bits:
 
 serial  one call; the rest is not worth a thread switch.
 prange  numba's parallel loop, when its layer cannot end or hang the process:
-        TBB anywhere; GNU OpenMP only on the main thread of a process that is
-        no fork of another. Its workqueue layer aborts the process on
+        TBB on any thread, but not in a fork of a process that had started
+        it: if other threads were computing then, the child would wait for
+        them for ever. GNU OpenMP only on the main thread of a process that
+        is no fork of another. The workqueue layer aborts the process on
         concurrent calls and is never used.
 pool    threads of our own that run the serial kernel without the GIL. The
         caller works too and waits only for what another thread has started,
@@ -44,6 +46,7 @@ class _Here(threading.local):
 
 _here = _Here()
 _forked = False
+_inherited = False  # whether a threading layer was started before a fork
 _launched_by: int | None = None  # process in which we started numba's layer
 _threads: int | None = None
 
@@ -139,7 +142,9 @@ def _prange_is_safe() -> bool:
     if _on_main_thread() and not _is_fork():
         _launch_layer()
     layer = _layer_name()
-    return layer == "tbb" or (layer == "omp" and _launched_by == os.getpid() and _on_main_thread())
+    if layer == "tbb":
+        return not _inherited
+    return layer == "omp" and _launched_by == os.getpid() and _on_main_thread()
 
 
 def explain_runner() -> tuple[str, str, str]:
@@ -149,7 +154,7 @@ def explain_runner() -> tuple[str, str, str]:
     if runner == SERIAL:
         return runner, layer, "there is one thread"
     if runner == PRANGE and layer == "tbb":
-        return runner, layer, "TBB is safe on every thread and after a fork"
+        return runner, layer, "TBB is safe on every thread"
     if runner == PRANGE:
         return runner, layer, "OpenMP was started by this process and this is its main thread"
     return runner, layer, f"the layer {layer} could end or hang the process"
@@ -379,10 +384,11 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Threads do not survive a fork: start over, and never trust OpenMP again."""
-    global _forked, _pool
+    """Threads do not survive a fork: start over, and never trust a layer started before."""
+    global _forked, _inherited, _pool
     _after_fork_in_parent()
     _forked = True
+    _inherited = _inherited or bool(_layer_name())
     _pool = _Pool()
 
 

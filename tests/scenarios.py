@@ -50,7 +50,11 @@ def foreign():
         s = 0.0
         for i in numba.prange(y.size): s += y[i]
         return s
-    add(x)
+    try:
+        add(x)
+    except ValueError as error:  # its layer does not load: then it cannot be in our way
+        assert "threading layer" in str(error)
+        return lambda y: None
     return add
 """
 
