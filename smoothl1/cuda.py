@@ -31,6 +31,7 @@ from .problem import Problem
 from .validate import FLOATS, Reduction, check_fit
 
 SMALL = 1 << 31  # positions below which multiplication divides
+LEAST_BLOCKS = 128  # of a launch
 WARP = 32  # threads that read side by side
 ROWS_PER_THREAD = 64  # before a sum is cut into chunks
 FEW_ROWS = 8  # that one thread adds up alone
@@ -95,7 +96,7 @@ class _Work:
             if "grad_output" in arrays:
                 span = memory.span("grad_output", arrays["grad_output"])
             else:
-                span = _uploaded(memory, "grad_output", np.asarray(grad_output, float), like)
+                span = _uploaded(memory, "grad_output", _factor(grad_output, problem), like)
             work.factor = span.broadcast(problem.plan().result_shape)
         return work.swapped() if call.wrt == "target" else work
 
@@ -140,6 +141,14 @@ def _uploaded(memory: Memory, name: str, values: Any, like: Any) -> Span:
     if values.dtype.name == "bfloat16":
         values = values.astype(np.float32)
     return memory.span(name, memory.upload(values, like))
+
+
+def _factor(grad_output: Any, problem: Problem) -> Any:
+    """Numbers of the host that multiply slopes, in float32 if that is how these are computed."""
+    values = np.asarray(grad_output, np.float64)
+    sizes = np.abs(values)
+    fits = ((sizes == 0) | ((sizes >= 1 / PAIRED) & (sizes <= PAIRED))).all()
+    return values if problem.rounding == "float64" or not fits else values.astype(np.float32)
 
 
 def _stream(memory: Memory, like: Any) -> Any:
@@ -230,7 +239,7 @@ class _Target:
     def __init__(
         self, work: _Work, call: Call, name: str, shape: tuple[int, ...], elementwise: bool = False
     ) -> None:
-        self._memory = work.memory
+        self._work = work
         self._out = call.arguments.get(name)
         if self._out is not None:
             span = work.memory.span(name, self._out)
@@ -248,7 +257,8 @@ class _Target:
         """Return the result, in ``out`` if one was given."""
         if self._out is None or self._out is self.array:
             return self.array
-        self._memory.copy(self.array, self._out)
+        memory = self._work.memory
+        _run_copy(self._work, self.span, memory.span("out", self._out))
         return self._out
 
 
@@ -300,7 +310,7 @@ def _is_wide(work: _Work, outputs: Sequence[Span]) -> bool:
     if any(span.dtype == "float64" for span in (*work.operands.values(), *outputs)):
         return True
     beta = problem.beta if isinstance(problem.beta, float) and problem.beta else 1.0
-    divisor = work.divisor or 1.0
+    divisor = 1.0 if work.is_weighted() else work.count() or 1.0  # also where no slope is asked
     scalars = beta, divisor, beta * divisor
     return not all(1 / PAIRED <= abs(scalar) <= PAIRED for scalar in scalars)
 
@@ -316,7 +326,8 @@ def _constants(work: _Work, form: Form) -> tuple[Any, ...]:
     if form.is_plain():
         pairs = _pair(0.5 * beta), _pair(0.5 * inverse), _pair(inverse * share)
         return (np.float32(beta), *(part for pair in pairs for part in pair), np.float32(share))
-    return (*_pair(beta), *_pair(inverse), *_pair(share))
+    high, low = _pair(beta)
+    return high, low, *_pair(inverse), *_pair(share), np.float32(beta - float(high) - float(low))
 
 
 def _pair(value: float) -> tuple[Any, Any]:
@@ -379,11 +390,31 @@ def _run_map(work: _Work, loss: Span | None, slope: Span | None) -> None:
         _launch_flat(work, form, dtype, plan, (loss, slope), chunk, None)
         return
     arranged = _arrange(work, plan, (loss, slope))
-    kernel, blocks = kernels.spread_kernel(form), -(-plan.size // (4 * kernels.THREADS))
-    constants = _constants(work, form)
-    kernel[blocks, kernels.THREADS, work.stream](
-        arranged.operands, arranged.outputs, arranged.sizes, plan.size, constants
-    )
+    blocks = -(-plan.size // (kernels.SIDE_BY_SIDE * kernels.THREADS))
+    _launch(
+        work, kernels.spread_kernel(form), blocks,
+        arranged.operands, arranged.outputs, arranged.sizes, plan.size, _constants(work, form),
+    )  # fmt: skip
+
+
+def _run_copy(work: _Work, source: Span, target: Span) -> None:
+    """Copy elements of one shape and type."""
+    size = math.prod(source.shape)
+    merged, strides = _merge(source.shape, [source.strides, target.strides])
+    wide = source.dtype == "float64"
+    read = "wide" if wide else "brain" if source.dtype == "bfloat16" else "single"
+    kernel = kernels.copy_kernel(read, _kept_by(target, wide), size >= SMALL)
+    if size > 0:
+        _launch(
+            work, kernel, -(-size // kernels.THREADS),
+            _operand(source, strides[0]), _operand(target, strides[1]),
+            tuple(_divider(n, size) for n in merged), size,
+        )  # fmt: skip
+
+
+def _launch(work: _Work, kernel: Any, blocks: int, *arguments: Any) -> None:
+    """Launch a kernel; blocks too many find nothing to do, and spare numba a warning."""
+    kernel[max(blocks, LEAST_BLOCKS), kernels.THREADS, work.stream](*arguments)
 
 
 def _run_sums(
@@ -405,24 +436,41 @@ def _run_sums(
     by_weight = loss is not None and work.is_weighted()
     form = _form(work, outputs, results=stores, by_weight=by_weight)
     finish = *_results(plan, results), 1.0 if loss is None or by_weight else work.count()
-    dtype = _flat_type(work, plan, outputs)
-    if dtype is not None and plan.outputs == 1 and slope is None:
-        blocks = -(-plan.size // FLAT_CHUNK)
-        parts = _parts(work, blocks)
-        _launch_flat(work, form, dtype, plan, outputs, FLAT_CHUNK, parts)
-        _launch_fold(work, form, parts, blocks, 1, finish)
+    if plan.outputs == 1 and plan.size > 0:
+        _run_total(work, plan, form, outputs, finish)
         return
     shape = _block_shape(plan)
     parts = _parts(work, shape.chunks * plan.outputs) if shape.chunks > 1 else None
     arranged, constants = _arrange(work, plan, outputs), _constants(work, form)
     geometry = (plan.outer, plan.rows, plan.columns, shape.chunk_rows, shape.wide, shape.lanes)
-    kernel = kernels.sums_kernel(form, parts is None)
-    kernel[shape.blocks, kernels.THREADS, work.stream](
+    _launch(
+        work, kernels.sums_kernel(form, parts is None), shape.blocks,
         arranged.operands, arranged.outputs, arranged.sizes, constants, geometry,
         0 if parts is None else parts, *finish,
     )  # fmt: skip
     if parts is not None:
         _launch_fold(work, form, parts, shape.chunks, plan.outputs, finish)
+
+
+def _run_total(
+    work: _Work, plan: Plan, form: Form, outputs: Sequence[Span | None], finish: tuple[Any, ...]
+) -> None:
+    """Sums over all elements."""
+    blocks = -(-plan.size // FLAT_CHUNK)
+    parts = _parts(work, blocks)
+    dtype = _flat_type(work, plan, outputs) if form.sums() == (True, False, False) else None
+    if dtype is not None:
+        _launch_flat(work, form, dtype, plan, outputs, FLAT_CHUNK, parts)
+    else:
+        arranged = _arrange(work, plan, outputs)
+        first = work.operands.get("x")
+        count = VECTORS[first.dtype][0] if first is not None and first.dtype in VECTORS else 4
+        _launch(
+            work, kernels.total_kernel(form, count), blocks,
+            arranged.operands, arranged.outputs, arranged.sizes, plan.size, FLAT_CHUNK // count,
+            _constants(work, form), parts,
+        )  # fmt: skip
+    _launch_fold(work, form, parts, blocks, 1, finish)
 
 
 def _block_shape(plan: Plan) -> SimpleNamespace:
@@ -462,7 +510,7 @@ def _launch_fold(
     """Add up the parts of each output, its threads side by side if it has many."""
     wide = min(_power(outputs), max(kernels.THREADS // _power(chunks), WARP))
     kernel, blocks = kernels.fold_kernel(form), -(-outputs // wide)
-    kernel[blocks, kernels.THREADS, work.stream](parts, chunks, outputs, wide, *finish)
+    _launch(work, kernel, blocks, parts, chunks, outputs, wide, *finish)
 
 
 def _flat_type(work: _Work, plan: Plan, outputs: Sequence[Span | None]) -> str | None:
@@ -494,8 +542,8 @@ def _launch_flat(
         0 if span is None else _array(span.address, (plan.size,), _item_type(span), span.owner)
         for span in (x, target, *outputs)
     )
-    kernel, blocks = kernels.flat_kernel(form, dtype), -(-plan.size // chunk)
-    kernel[blocks, kernels.THREADS, work.stream](
+    _launch(
+        work, kernels.flat_kernel(form, dtype), -(-plan.size // chunk),
         words[0], words[1], tuple(words[2:]), items, plan.size, chunk // count,
         _constants(work, form), 0 if parts is None else parts,
     )  # fmt: skip

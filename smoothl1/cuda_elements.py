@@ -251,7 +251,8 @@ def kept(where, loss, slope):
 def narrow_loss_and_slope(x, target, betas, huber, curvature, constants):
     """Loss and slope of one element as pairs; branches as in `formula`.
 
-    The constants are the pairs of beta and of its reciprocal.
+    The constants are the pairs of beta, of its reciprocal and of the share, and
+    what the pair of beta lacks, which decides where the residual is that pair.
     """
     beta, beta_low, inverse, inverse_low = constants[0], constants[1], constants[2], constants[3]
     zero, a_half = np.float32(0.0), np.float32(0.5)
@@ -261,6 +262,8 @@ def narrow_loss_and_slope(x, target, betas, huber, curvature, constants):
     residual_low = difference_error(x, target, residual)
     size, size_low = abs(residual), residual_low if residual > zero else -residual_low
     inside = size < beta or (size == beta and size_low < beta_low)
+    if betas is None and size == beta and size_low == beta_low:
+        inside = zero < constants[6]
     slope = np.float32(1.0) if residual > zero else np.float32(-1.0)
     if not size > zero:
         slope = residual

@@ -6,6 +6,7 @@ kernel is made; absent operands give None, whose branches the compiler drops.
 
 flat    operands that lie side by side, 16 bytes at a time: elementwise
         outputs, and the partial sums of one chunk for each block
+total   the same sums of operands with any strides
 spread  elementwise outputs of operands with any strides
 sums    sums over rows of operands with any strides: a block takes some
         outputs and a chunk of their rows
@@ -65,9 +66,11 @@ class Form:
         return elements.coarse_element if self.coarse else elements.plain_element
 
     def is_plain(self) -> bool:
-        """Whether thresholds, weights and factors are scalars, and nothing but slopes is asked."""
-        arrays = dict(zip(OPERANDS, self.reads, strict=True))
-        scalar = not any(arrays[name] for name in ("betas", "weight", "factor", "divisors"))
+        """Whether all but x and target are scalars, and nothing but slopes is asked.
+
+        A loss and its gradient agree in this, so that their losses have the same bits.
+        """
+        scalar = not any(self.reads[2:])
         return scalar and not (self.wide or self.huber or self.curvature)
 
 
@@ -285,6 +288,8 @@ def sums_kernel(form: Form, direct: bool) -> Any:
         outers, rows, columns, chunk_rows, wide, lanes = geometry
         total = (0.0, 0.0, 0.0)
         valid = column < columns and outer < outers
+        if chunk > 0 and chunk * chunk_rows >= rows:  # a block too many
+            valid = False
         if valid:
             row, high = chunk * chunk_rows + lane, min((chunk + 1) * chunk_rows, rows)
             at, step = (outer * rows + row) * columns + column, lanes * columns
@@ -407,7 +412,7 @@ def flat_kernel(form: Form, dtype: str) -> Any:
     """Make the kernel of operands that lie side by side, all of one type.
 
     Each thread has two vectors of both operands on their way at a time. The
-    last block also takes the elements that fill no vector.
+    first block also takes the elements that fill no vector.
     """
     count, slots, kind, item, _, _ = VECTORS[dtype]
     write_losses, write_slopes = (_vector_writer(name, dtype) for name in form.writes)
@@ -457,7 +462,7 @@ def flat_kernel(form: Form, dtype: str) -> Any:
                 total += take(more_xs, more_targets, outputs, vector + threads, constants)
             vector += 2 * threads
         i = vectors * count + thread
-        while cuda.blockIdx.x == cuda.gridDim.x - 1 and i < size:
+        while cuda.blockIdx.x == 0 and i < size:
             loss, slope = compute(items[0][i], items[1][i], constants)
             write_loss(items[2], i, loss)
             write_slope(items[3], i, slope)
@@ -465,7 +470,76 @@ def flat_kernel(form: Form, dtype: str) -> Any:
             i += threads
         if has_sum:
             total, _, _ = tree(total, 0.0, 0.0, thread, threads, 1)
-            if thread == 0:
+            if thread == 0 and cuda.blockIdx.x < parts.shape[1]:
                 store(parts, cuda.blockIdx.x, total, 0.0, 0.0)
 
     return flat
+
+
+@cache
+def total_kernel(form: Form, count: int) -> Any:
+    """Make the kernel of sums over all elements, with any strides.
+
+    It adds the elements in the order of `flat_kernel`, whose vectors hold
+    ``count``: where operands lie does not change the bits of their sum.
+    """
+    fetch, tree, store, write = _fetcher(form), _tree(form), _part_store(form), _output_writer(form)
+    has_loss, has_weight, has_slope = form.sums()
+    threads = THREADS
+
+    @cuda.jit(device=True)
+    def take(o, outputs, first, sizes, constants):
+        a, b, c = 0.0, 0.0, 0.0
+        for i in range(count):
+            loss, slope, share = fetch(o, first + i, sizes, constants)
+            write(outputs, first + i, sizes, loss, slope)
+            if has_loss:
+                a += np.float64(loss)
+            if has_weight:
+                b += np.float64(share)
+            if has_slope:
+                c += np.float64(slope)
+        return a, b, c
+
+    @cuda.jit
+    def total(o, outputs, sizes, size, chunk, constants, parts):
+        first, thread = cuda.blockIdx.x * np.int64(chunk), cuda.threadIdx.x
+        vectors = size // count
+        last = min(first + chunk, vectors)
+        vector, loss, weight, slope = first + thread, 0.0, 0.0, 0.0
+        while vector < last:
+            a, b, c = take(o, outputs, vector * count, sizes, constants)
+            loss += a
+            weight += b
+            slope += c
+            vector += threads
+        i = vectors * count + thread
+        while cuda.blockIdx.x == 0 and i < size:
+            one_loss, one_slope, share = fetch(o, i, sizes, constants)
+            write(outputs, i, sizes, one_loss, one_slope)
+            if has_loss:
+                loss += np.float64(one_loss)
+            if has_weight:
+                weight += np.float64(share)
+            if has_slope:
+                slope += np.float64(one_slope)
+            i += threads
+        loss, weight, slope = tree(loss, weight, slope, thread, threads, 1)
+        if thread == 0 and cuda.blockIdx.x < parts.shape[1]:
+            store(parts, cuda.blockIdx.x, loss, weight, slope)
+
+    return total
+
+
+@cache
+def copy_kernel(read: str, write: str, large: bool) -> Any:
+    """Make the kernel that copies elements of any strides."""
+    fetch, keep = _reader(read, large), _writer(write, large)
+
+    @cuda.jit
+    def copy(source, target, sizes, size):
+        i = cuda.blockIdx.x * np.int64(cuda.blockDim.x) + cuda.threadIdx.x
+        if i < size:
+            keep(target, i, sizes, fetch(source, i, sizes))
+
+    return copy

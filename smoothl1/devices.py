@@ -11,11 +11,12 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from .validate import Array, named_dtype
+from .validate import Array, named_dtype, share_memory
 
 SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "bool": 1} | {
     f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)
@@ -55,14 +56,17 @@ class Span:
         return sum(min(end, 0) for end in ends), sum(max(end, 0) for end in ends)
 
     def overlaps(self, other: Span) -> bool:
-        """Whether the memory between the ends of two spans has a byte in common."""
-        (low, high), (other_low, other_high) = self._bytes(), other._bytes()
-        return low < other_high and other_low < high
+        """Whether two spans have a byte in common."""
+        if 0 in self.shape or 0 in other.shape:
+            return False
+        return share_memory(self._shadow(), other._shadow())
 
-    def _bytes(self) -> tuple[int, int]:
-        low, high = self.reach()
+    def _shadow(self) -> Array:
+        """Array of NumPy at the same address, which nobody must read."""
         size = SIZES[self.dtype]
-        return self.address + low * size, self.address + (high + 1) * size
+        interface = {"version": 3, "shape": self.shape, "data": (self.address, False)}
+        interface |= {"typestr": f"|V{size}", "strides": tuple(n * size for n in self.strides)}
+        return np.asarray(SimpleNamespace(__array_interface__=interface))
 
     def overlaps_itself(self) -> bool:
         """Whether two elements lie at one place."""
@@ -98,7 +102,7 @@ def missing_for_gpus() -> tuple[type[Exception], str] | None:
 
 
 class Memory(ABC):
-    """How a library describes, allocates and copies arrays on GPUs."""
+    """How a library describes and allocates arrays on GPUs."""
 
     @abstractmethod
     def span(self, name: str, array: Any) -> Span:
@@ -119,10 +123,6 @@ class Memory(ABC):
     @abstractmethod
     def upload(self, values: Array, like: Any) -> Any:
         """Array with the values of one of NumPy's."""
-
-    @abstractmethod
-    def copy(self, source: Any, target: Any) -> None:
-        """Copy the elements of an array."""
 
 
 class _TorchMemory(Memory):
@@ -153,17 +153,12 @@ class _TorchMemory(Memory):
         tensor = sys.modules["torch"].from_numpy(np.array(values))
         return tensor.to(like.device, non_blocking=True)
 
-    def copy(self, source: Any, target: Any) -> None:
-        target.detach().copy_(source)
-
 
 class _CuPyMemory(Memory):
     """Arrays of CuPy."""
 
     def span(self, name: str, array: Any) -> Span:
-        strides = _in_elements(name, array.strides, array.itemsize)
-        dtype = str(np.dtype(array.dtype).name)
-        return Span(int(array.data.ptr), tuple(array.shape), strides, dtype, array)
+        return _span(name, array, int(array.data.ptr))
 
     def device(self, array: Any) -> int:
         return int(array.device.id)
@@ -178,21 +173,14 @@ class _CuPyMemory(Memory):
     def upload(self, values: Array, like: Any) -> Any:
         return sys.modules["cupy"].asarray(values)
 
-    def copy(self, source: Any, target: Any) -> None:
-        target[...] = source
-
 
 class _NumbaMemory(Memory):
     """Device arrays of numba, also in its simulator."""
 
     def span(self, name: str, array: Any) -> Span:
-        dtype, shape = np.dtype(array.dtype), tuple(array.shape)
-        strides = _in_elements(name, tuple(array.strides), dtype.itemsize)
         if hasattr(array, "__cuda_array_interface__"):
-            address = array.__cuda_array_interface__["data"][0]
-        else:
-            address = array.ctypes.data
-        return Span(int(address), shape, strides, dtype.name, array)
+            return _span(name, array, int(array.__cuda_array_interface__["data"][0]))
+        return _span(name, array, int(array.ctypes.data))  # the simulator's
 
     def device(self, array: Any) -> int:
         context = getattr(getattr(array, "gpu_data", None), "context", None)
@@ -211,23 +199,25 @@ class _NumbaMemory(Memory):
         return cuda.device_array(shape, kind, strides=tuple(strides), stream=like.stream)
 
     def upload(self, values: Array, like: Any) -> Any:
-        return sys.modules["numba"].cuda.to_device(np.ascontiguousarray(values), like.stream)
-
-    def copy(self, source: Any, target: Any) -> None:
-        target[...] = source
+        return sys.modules["numba"].cuda.to_device(np.array(values, order="C"), like.stream)
 
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
-def _in_elements(name: str, strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    if any(step % itemsize for step in strides):
+def _span(name: str, array: Any, address: int) -> Span:
+    """Span of an array that describes itself as NumPy's do."""
+    dtype, strides = np.dtype(array.dtype), tuple(array.strides)
+    if not dtype.isnative:
+        raise TypeError(f"{name} must have native byte order on a GPU, got dtype {dtype.str}")
+    if address % dtype.itemsize or any(step % dtype.itemsize for step in strides):
         raise ValueError(
-            f"{name} must have strides of whole elements on a GPU, got {strides} bytes "
-            f"for elements of {itemsize}; copy it first"
+            f"{name} must lie at whole elements on a GPU, got address {address} and strides "
+            f"{strides} for elements of {dtype.itemsize} bytes; copy it first"
         )
-    return tuple(step // itemsize for step in strides)
+    steps = tuple(step // dtype.itemsize for step in strides)
+    return Span(address, tuple(array.shape), steps, dtype.name, array)
 
 
 TORCH, CUPY, NUMBA = _TorchMemory(), _CuPyMemory(), _NumbaMemory()

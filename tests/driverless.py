@@ -22,6 +22,7 @@ import numpy as np
 from cuda.bindings import nvjitlink
 from numba import cuda as numba_cuda
 from numba import types
+from numba.cuda.cudadrv import devices as numba_devices
 from numba.cuda.np import numpy_support
 from numba.cuda.typing.typeof import typeof
 
@@ -31,6 +32,7 @@ from smoothl1.validate import named_dtype
 
 CAPABILITY = tuple(map(int, (sys.argv[1] if len(sys.argv) > 1 else "9.0").split(".")))
 STREAM = 77
+KERNELS = tuple(f"{name}_kernel" for name in ("flat", "total", "spread", "sums", "fold", "copy"))
 
 
 class Nowhere:
@@ -52,6 +54,7 @@ class Nowhere:
 def argument(address, shape, typestr, owner):
     """Array as kernels take it: only its type matters."""
     kind = types.Array(numpy_support.from_dtype(np.dtype(typestr)), len(shape), "C")
+    assert numba_array(address, shape, typestr, owner)._numba_type_ == kind
     return SimpleNamespace(_numba_type_=kind, address=address, shape=shape)
 
 
@@ -68,6 +71,7 @@ def assemble(ptx):
     return bytes(code), log.decode(errors="replace")
 
 
+numba_array = cuda._array
 compiled = {}
 
 
@@ -79,7 +83,7 @@ class Launcher:
 
     def __getitem__(self, configuration):
         blocks, threads, stream = configuration
-        assert 0 < blocks < 2**31
+        assert 128 <= blocks < 2**31  # fewer, and numba warns
         assert 0 < threads <= 1024
         assert getattr(stream, "handle", stream) == STREAM
         return self.compile
@@ -105,9 +109,11 @@ def record():
     )
     numba_cuda.external_stream = lambda handle: SimpleNamespace(handle=handle)
     views.missing_for_gpus = lambda: None
+    numba_devices._runtime.ensure_context = contextlib.nullcontext
+    numba_devices._runtime.get_or_create_context = lambda number: SimpleNamespace()
     cuda._array = argument
     type(devices.NUMBA).device = lambda self, array: 0
-    for name in ("flat_kernel", "spread_kernel", "sums_kernel", "fold_kernel"):
+    for name in KERNELS:
         make = getattr(cuda.kernels, name)
 
         def launcher(form, *rest, make=make, name=name):
@@ -138,6 +144,22 @@ def calls(dtype):
     sl.smooth_l1_value_and_grad(images, row, axis=1, **everything)
     sl.smooth_l1_grad(images, row, grad_output=Nowhere((), dtype), **everything)
     sl.smooth_l1_hess(images, row, **everything)
+    apart = Nowhere((n,), dtype, (2 * np.dtype(dtype).itemsize,))
+    sl.smooth_l1_value_and_grad(apart, target, beta=0.3)
+    sl.smooth_l1_loss(apart, target, beta=0.3, weight=target)
+    here, size = Nowhere((n + 1,), dtype), np.dtype(dtype).itemsize
+    there = Nowhere((n,), dtype)
+    there.__cuda_array_interface__["data"] = (
+        here.__cuda_array_interface__["data"][0] + size,
+        False,
+    )
+    sl.smooth_l1_grad(here_but_last(here), target, beta=0.3, out=there)
+
+
+def here_but_last(array):
+    part = Nowhere((array.shape[0] - 1,), array.dtype)
+    part.__cuda_array_interface__ = array.__cuda_array_interface__
+    return part
 
 
 def main():
@@ -147,6 +169,7 @@ def main():
     large = Nowhere((2**32, 3), "float32")
     sl.smooth_l1_loss(large, Nowhere((3,), "int8"), beta=0.3, axis=0)
     for (name, form, _), ptx in compiled.items():
+        form = form if isinstance(form, cuda.Form) else cuda.Form(("", "", "", "", "", "", ""))
         code, log = assemble(ptx)
         found = re.findall(r"(\d+) registers|(\d+) bytes stack|(\d+) bytes spill", log)
         line = {"name": name, "reads": form.reads, "writes": form.writes, "wide": form.wide,

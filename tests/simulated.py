@@ -10,12 +10,13 @@ from numba.cuda.simulator.kernelapi import FakeCUDAModule
 from smoothl1 import cuda, cuda_kernels
 
 cuda_kernels.THREADS = 4
+cuda.LEAST_BLOCKS = 1
 cuda.WARP, cuda.FEW_ROWS, cuda.ROWS_PER_THREAD = 2, 2, 4
 cuda.FLAT_CHUNK = 32  # elements: several blocks for a hundred elements
 
 
 def fma(module, a, b, c):
-    """Exact for float32: a product of two has at most 48 bits, and errors of products fit."""
+    """Rounded once where the sum is exact in float64, as that of a product and its rounding is."""
     return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
 
 

@@ -260,8 +260,81 @@ def test_arrays_of_other_kinds():
     with pytest.raises(TypeError, match="arrays must be of one kind, got numba device array and"):
         sl.smooth_l1_loss(x, np.arange(4.0))
     records = np.zeros(4, [("a", "i1"), ("b", "f8")])
-    with pytest.raises(ValueError, match="x must have strides of whole elements on a GPU"):
+    with pytest.raises(ValueError, match="x must lie at whole elements on a GPU, got address"):
         sl.smooth_l1_loss(type(x)(records["b"]), x)
+
+
+def test_byte_order_and_alignment():
+    x = to_device(np.arange(4.0))
+    swapped = type(x)(np.arange(4.0).astype(">f8"))
+    with pytest.raises(TypeError, match="x must have native byte order on a GPU, got dtype >f8"):
+        sl.smooth_l1_loss(swapped, x)
+    unaligned = type(x)(np.zeros(33, np.uint8)[1:].view(np.float64))
+    with pytest.raises(ValueError, match="target must lie at whole elements on a GPU"):
+        sl.smooth_l1_loss(x, unaligned)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_bits_do_not_depend_on_where_operands_lie(dtype, rng):
+    """Side by side or apart, aligned or not, masked or not, with or without a gradient."""
+    n = 1000
+    x, target = rng.normal(size=(2, n)).astype(dtype)
+    room = np.zeros((2, n + 1), dtype)
+    seen = set()
+    for place in (lambda a: to_device(a), lambda a: shifted(a, room), lambda a: apart(a)):
+        a, b = place(x), to_device(target)
+        for grad_out in (None, to_device(np.zeros(2 * n, dtype))[::2]):
+            loss, _ = sl.smooth_l1_value_and_grad(a, b, beta=0.7, grad_out=grad_out)
+            seen.add(loss.copy_to_host().tobytes())
+        seen.add(sl.smooth_l1_loss(a, b, beta=0.7).copy_to_host().tobytes())
+    assert len(seen) == 1
+    where, rows = to_device(np.ones((n, 1), bool)), (to_device(v[:, None]) for v in (x, target))
+    x, target = rows
+    loss = sl.smooth_l1_loss(x, target, beta=0.7, axis=1, where=where)
+    both = sl.smooth_l1_value_and_grad(x, target, beta=0.7, axis=1, where=where)
+    np.testing.assert_array_equal(loss.copy_to_host(), both[0].copy_to_host())
+
+
+def shifted(values, room):
+    there = to_device(room[0])[1:]
+    there[:] = values
+    return there
+
+
+def apart(values):
+    there = to_device(np.zeros(3 * values.size, values.dtype))[::3]
+    there[:] = values
+    return there
+
+
+def test_numbers_beside_arrays(rng):
+    x, target = rng.normal(size=(2, 6, 5)).astype(np.float32)
+    there = to_device(x), to_device(target)
+    for options in ({"grad_output": 2.5}, {"axis": 0, "grad_output": [1.0, 2, 3, 4, 5]},
+                    {"weight": 2.0, "where": True}, {"weight": [1.0, 2, 3, 4, 5]}):  # fmt: skip
+        got = sl.smooth_l1_grad(*there, beta=0.3, **options)
+        assert worst(got, sl.smooth_l1_grad(x, target, beta=0.3, **options)) <= 2
+    one = to_device(np.array(2.0))
+    assert sl.smooth_l1_grad(one, 0.25, weight=2.0, where=True, grad_output=3.0).copy_to_host() == 3
+
+
+def test_outputs_that_interleave(rng):
+    x, target = rng.normal(size=(2, 8))
+    room = to_device(np.zeros((8, 2)))
+    sl.smooth_l1_value_and_grad(
+        to_device(x), to_device(target), reduction="none", out=room[:, 0], grad_out=room[:, 1]
+    )
+    wanted = sl.smooth_l1_value_and_grad(x, target, reduction="none")
+    np.testing.assert_array_equal(room.copy_to_host(), np.stack(wanted, axis=1))
+
+
+def test_hessian_at_a_beta_of_two_floats():
+    """A residual that is beta to 48 bits, but not all of it, lies inside."""
+    high = np.float32(0.3)
+    low = np.float32(0.3 - float(high))
+    x, target = to_device(np.array([high])), to_device(np.array([-low]))
+    got = sl.smooth_l1_hess(x, target, beta=0.3)
+    assert worst(got, sl.smooth_l1_hess(np.array([high]), np.array([-low]), beta=0.3)) <= 1
 
 
 class Tensors(type(devices.TORCH)):
@@ -371,7 +444,10 @@ def test_memory_of_cupy(monkeypatch, rng):
     np.testing.assert_allclose(loss.values, wanted[0], rtol=1e-6)
     np.testing.assert_allclose(grad.values, wanted[1], rtol=1e-6)
     out = ndarray(np.empty((4, 3), np.float32))
-    assert sl.smooth_l1_grad(given["x"], given["target"], beta=0.3, out=given["target"])
+    moved = ndarray(target[::-1])  # read in another order than it is written in
+    wanted = sl.smooth_l1_grad(x, target, beta=0.3)
+    assert sl.smooth_l1_grad(given["x"], given["target"], beta=0.3, out=moved) is moved
+    np.testing.assert_allclose(moved.values, wanted, rtol=1e-6)
     assert sl.smooth_l1_grad(given["x"], 0.5, out=out) is out
     np.testing.assert_allclose(out.values, sl.smooth_l1_grad(x, np.float32(0.5)), rtol=1e-6)
     with pytest.raises(TypeError, match=r"one kind, got cupy\.ndarray and, for target, numpy"):
