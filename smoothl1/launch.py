@@ -8,7 +8,7 @@ since every combination of None and array is one more kernel to compile.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,7 @@ class SumsRun:
         fine: bool = False,
     ) -> None:
         operands, arranged = _arrange(terms, outputs, plan, problem)
+        self._kept = problem, terms, outputs, results  # kernels know them by addresses
         self._rows = [row for row, flag in enumerate(wanted) if flag]
         self.plan = plan
         if plan.outputs > FEW:
@@ -172,8 +173,8 @@ def _arrange(
     }
     given = {name: array for name, array in outputs._asdict().items() if array is not None}
     if terms.narrow and terms.divisor is not None and not abs(terms.divisor) > TINY:
-        terms = replace(terms, divisor=None, divisors=np.asarray(terms.divisor))
-        arrays["divisors"] = broadcast(terms.divisors, plan.shape)  # type: ignore[arg-type]
+        terms.divisors, terms.divisor = np.asarray(terms.divisor), None  # which the caller keeps
+        arrays["divisors"] = broadcast(terms.divisors, plan.shape)
     scalars: dict[str, Any] = {
         name: getattr(terms, name) for name in ("beta", "divisor", "curvature", "huber", "narrow")
     }

@@ -143,7 +143,7 @@ def make_plan(
         columns=columns,
         tile=tile,
         lanes=lanes,
-        short=0 < rows < SHORT and rows * columns <= SPAN // 2 and outer_size > 1,
+        short=0 < rows < SHORT and 0 < rows * columns <= SPAN // 2 and outer_size > 1,
     )
 
 

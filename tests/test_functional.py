@@ -44,6 +44,23 @@ def same_bits(a, b):
     )
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_zero_weights_leave_no_gradient(dtype):
+    """0 / 0, in every function that has a gradient."""
+    x, weight = np.full(3, 0.25, dtype), np.zeros(3, dtype)
+    options = {"weight": weight, "beta": 0.3}
+    assert np.isnan(sl.smooth_l1_grad(x, 0, **options)).all()
+    assert np.isnan(sl.smooth_l1_value_and_grad(x, 0, **options)[1]).all()
+    assert np.isnan(sl.smooth_l1_value_and_grad(x[:1], x, **options)[1]).all()
+
+
+def test_gradient_of_nothing_that_is_broadcast():
+    x, target = np.zeros((2, 1, 0, 1)), np.zeros((1, 2, 0, 1))
+    for reduction in ("none", "sum", "mean"):
+        assert sl.smooth_l1_grad(x, target, reduction=reduction).shape == x.shape
+        assert sl.smooth_l1_value_and_grad(x, target, reduction=reduction)[1].shape == x.shape
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum", "auto"])
 def test_shapes(shape, reduction):

@@ -1,5 +1,6 @@
 """Calls with everything at once, against the definition; and calls with nonsense."""
 
+import importlib.util
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from cases import LAYOUTS, dtype_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Reference
+from test_semantics import Kind, all_dtypes
 
 import smoothl1 as sl
 
@@ -68,7 +70,8 @@ def calls(draw):
             arguments["normalizer"] = 2.5
     function = draw(st.sampled_from(["loss", "grad", "hess", "value_and_grad", "huber"]))
     wrt = draw(st.sampled_from(["x", "target"]))
-    return function, arguments, wrt, draw(st.integers(0, 3)), draw(st.integers(0, 2**16))
+    kind = draw(st.sampled_from(["NUMPY", "NUMPY", "TORCH", "STRICT", "JAX"]))
+    return kind, function, arguments, wrt, draw(st.integers(0, 3)), draw(st.integers(0, 2**16))
 
 
 def floating(arguments):
@@ -92,42 +95,72 @@ def exact(arguments, kind):
     return taken
 
 
-def compare(got, wanted, kind):
+def compare(got, wanted, dtype):
     assert np.shape(got) == np.shape(wanted)
-    assert got.dtype == dtype_of(kind)
+    assert got.dtype == dtype_of(dtype)
     with np.errstate(all="ignore"):
-        rounded = np.asarray(wanted).astype(dtype_of(kind)).astype(np.float64)
+        rounded = np.asarray(wanted).astype(dtype_of(dtype)).astype(np.float64)
     np.testing.assert_allclose(
-        np.asarray(got).astype(np.float64), rounded, rtol=EPSILON[kind], atol=SMALLEST[kind]
+        np.asarray(got).astype(np.float64), rounded, rtol=EPSILON[dtype], atol=SMALLEST[dtype]
     )
 
 
+def installed(name, arguments):
+    """Kind of array of this name, or NumPy's if it is not there or has not all the types."""
+    kind = Kind[name]
+    dtypes = {value.dtype.name for value in arguments.values() if isinstance(value, np.ndarray)}
+    if kind is Kind.STRICT and dtypes & {"float16", "bfloat16"}:
+        return Kind.NUMPY
+    return kind if importlib.util.find_spec(kind.value) else Kind.NUMPY
+
+
+def on(kind, function, arguments, **more):
+    """Results of a function with arrays of a kind, as arrays of NumPy."""
+    if kind is Kind.NUMPY:
+        return function(**arguments, **more)
+    arrays = {
+        n: v.astype(v.dtype.newbyteorder("="))
+        for n, v in (arguments | more).items()
+        if isinstance(v, np.ndarray)
+    }
+    options = {n: v for n, v in (arguments | more).items() if n not in arrays and v is not None}
+    with all_dtypes(kind, "float64"):
+        result = kind.run(function, arrays, options)
+        if isinstance(result, tuple):
+            return tuple(kind.values(part) for part in result)
+        return kind.values(result)
+
+
 def run(call):
-    function, arguments, wrt, use, seed = call
-    kind = floating(arguments)
-    reference = Reference(**exact(arguments, kind))
+    name, function, arguments, wrt, use, seed = call
+    kind, dtype = installed(name, arguments), floating(arguments)
+    reference = Reference(**exact(arguments, dtype))
     before = {n: v.copy() for n, v in arguments.items() if isinstance(v, np.ndarray)}
-    rng = np.random.default_rng(seed)
+    rng, own = np.random.default_rng(seed), arguments[wrt].shape
+    room = {}
+    if use == 0 and kind is Kind.NUMPY:
+        room = {"out": np.full(reference.loss().shape, np.nan, dtype_of(dtype))}
     if function == "loss":
-        out = np.full(reference.loss().shape, np.nan, dtype_of(kind)) if use == 0 else None
-        compare(sl.smooth_l1_loss(**arguments, out=out), reference.loss(), kind)
+        compare(on(kind, sl.smooth_l1_loss, arguments, **room), reference.loss(), dtype)
     elif function == "huber":
-        beta = arguments["beta"]
-        if isinstance(beta, float):
-            rest = {n: v for n, v in arguments.items() if n != "beta"}
-            compare(sl.huber_loss(**rest, delta=beta), beta * reference.loss(), kind)
+        rest = {n: v for n, v in arguments.items() if n != "beta"} | {"delta": arguments["beta"]}
+        if isinstance(rest["delta"], float):
+            got = on(kind, sl.huber_loss, rest, **room)
+            compare(got, rest["delta"] * reference.loss(), dtype)
     elif function == "grad":
         upstream = rng.normal(size=reference.loss().shape).round(1) if use < 2 else None
-        got = sl.smooth_l1_grad(**arguments, wrt=wrt, grad_output=upstream)
-        compare(got, reference.grad(wrt, upstream), kind)
+        got = on(kind, sl.smooth_l1_grad, arguments, wrt=wrt, grad_output=upstream)
+        compare(got, reference.grad(wrt, upstream), dtype)
     elif function == "hess":
-        compare(sl.smooth_l1_hess(**arguments), reference.hess(), kind)
+        compare(on(kind, sl.smooth_l1_hess, arguments), reference.hess(), dtype)
     else:
-        loss, grad = sl.smooth_l1_value_and_grad(**arguments, wrt=wrt)
-        compare(loss, reference.loss(), kind)
-        compare(grad, reference.grad(wrt), kind)
-        alone = np.asarray(sl.smooth_l1_loss(**arguments))
-        np.testing.assert_array_equal(np.asarray(loss), alone)
+        if room:
+            room["grad_out"] = np.full(own, np.nan, dtype_of(dtype))
+        loss, grad = on(kind, sl.smooth_l1_value_and_grad, arguments, wrt=wrt, **room)
+        compare(loss, reference.loss(), dtype)
+        compare(grad, reference.grad(wrt), dtype)
+        alone = np.asarray(on(kind, sl.smooth_l1_loss, arguments))
+        assert np.asarray(loss).tobytes() == alone.tobytes()
     for name, values in before.items():
         assert arguments[name].tobytes() == values.tobytes(), name
 
