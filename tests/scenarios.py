@@ -64,7 +64,23 @@ if __name__ == "__main__":
     print("ok")
 """
 
+POOL = """
+def main():
+    import multiprocessing, smoothl1
+    context = multiprocessing.get_context({method!r})
+    if {method!r} == "forkserver":
+        context.set_forkserver_preload(["smoothl1"])
+    {before}
+    with context.Pool(2) as pool:
+        return set(pool.map(loss, range(8))) == {{WANTED}} and right()
+"""
+BEFORE = {"used": "right()", "compiled": "compile_only()", "imported": "pass"}
+
 SCENARIOS = {
+    f"Pool by {method}, after the parent {verb}": POOL.format(method=method, before=before)
+    for method in ("fork", "forkserver", "spawn")
+    for verb, before in BEFORE.items()
+} | {
     "8 threads, warm": "def main(): return right() and team(lambda: right(CALLS), 8)",
     "8 threads, cold": "def main(): return team(lambda: right(CALLS), 8)",
     "dask threads": """
@@ -83,42 +99,6 @@ def main():
     from joblib import Parallel, delayed
     right()
     return set(Parallel(2, backend="loky")(delayed(loss)() for _ in range(8))) == {WANTED}
-""",
-    "Pool by fork, after use": """
-def main():
-    import multiprocessing
-    right()
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        return set(pool.map(loss, range(8))) == {WANTED} and right()
-""",
-    "Pool by fork, compiled": """
-def main():
-    import multiprocessing
-    compile_only()
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        return set(pool.map(loss, range(8))) == {WANTED} and right()
-""",
-    "Pool by fork, imported": """
-def main():
-    import multiprocessing, smoothl1
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        return set(pool.map(loss, range(8))) == {WANTED} and right()
-""",
-    "Pool by forkserver, preloaded": """
-def main():
-    import multiprocessing
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["smoothl1"])
-    right()
-    with context.Pool(2) as pool:
-        return set(pool.map(loss, range(8))) == {WANTED}
-""",
-    "Pool by spawn": """
-def main():
-    import multiprocessing
-    right()
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        return set(pool.map(loss, range(8))) == {WANTED}
 """,
     "fork of a fork": "def main(): return right() and child(lambda: right() and child(right))",
     "fork from a thread": """

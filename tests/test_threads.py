@@ -179,10 +179,11 @@ def test_no_setting_of_numba_or_the_process_changes(run_python):
     import numba, locale
     def state():
         config = {k: v for k, v in vars(numba.config).items() if k.isupper()}
-        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+        handlers = {s: signal.getsignal(s) for s in signal.valid_signals()}
         return (
             repr(config), handlers, list(warnings.filters), np.geterr(), locale.getlocale(),
-            numba.get_num_threads(),
+            numba.get_num_threads(), np.array([5e-324]) * 1.0 != 0.0,  # subnormal numbers are kept
+            np.array([1.0]) + np.array([2.0**-53]), sys.getswitchinterval(), os.environ.copy(),
         )
     before = state()
     loss()
