@@ -52,7 +52,7 @@ def slope(
     """
     if wrt == "target":
         problem = problem.swapped()
-    summed = _broadcast_axes(problem)
+    summed = problem.broadcast_axes()
     factor = None
     if grad_output is not None:
         factor = broadcast(_expand(grad_output, problem), problem.shape)
@@ -85,8 +85,8 @@ def value_and_grad(
     """
     if wrt == "target":
         problem = problem.swapped()
-    summed = _broadcast_axes(problem)
-    together = summed == _live_axes(problem)
+    summed = problem.broadcast_axes()
+    together = summed == problem.live_axes()
     grads = _Target(grad_out, problem.x_shape, problem, elementwise=not summed)
     if problem.reduction is Reduction.NONE:
         values = _Target(out, problem.shape, problem, elementwise=not summed)
@@ -143,9 +143,9 @@ def _loss_run(
     slopes: Array | None = None,
     fine: bool = False,
 ) -> SumsRun:
-    weighted = _is_weighted(problem)
+    weighted = problem.is_weighted()
     wanted = Sums(True, True if weighted else None, None if slopes is None else True)
-    by = True if weighted else _count(problem, problem.plan())
+    by = True if weighted else problem.count()
     results = {LOSS: out} if slopes is None else {LOSS: out, SLOPE: slopes}
     return SumsRun(problem, problem.plan(), terms, wanted, by, results, outputs, fine)
 
@@ -153,7 +153,7 @@ def _loss_run(
 def _finish_loss(run: SumsRun, problem: Problem, out: Array, slopes: Array | None = None) -> None:
     sums = run.finish()
     if sums is not None:
-        by = sums[WEIGHT] if _is_weighted(problem) else _count(problem, run.plan)
+        by = sums[WEIGHT] if problem.is_weighted() else problem.count()
         _assign(out, _divided(sums[LOSS], by), run.plan)
         if slopes is not None:
             _assign(slopes, sums[SLOPE], run.plan)
@@ -240,7 +240,7 @@ def _run_pieces(piece: _Piece, summed: tuple[int, ...], run: Callable[[_Piece], 
 def _axis_to_halve(problem: Problem, summed: tuple[int, ...]) -> int | None:
     """Kept axis to cut, if there are many denominators, without changing how losses are summed."""
     plan = problem.plan()
-    if plan.outputs <= MANY or not _is_weighted(problem):
+    if plan.outputs <= MANY or not problem.is_weighted():
         return None
     for axis in sorted((a for a in plan.kept if problem.shape[a] > 1), key=lambda a: a in summed):
         size = problem.shape[axis]
@@ -250,25 +250,11 @@ def _axis_to_halve(problem: Problem, summed: tuple[int, ...]) -> int | None:
     return None
 
 
-def _is_weighted(problem: Problem) -> bool:
-    """Whether a mean divides by a sum over the data."""
-    if problem.reduction is not Reduction.MEAN or problem.normalizer is not None:
-        return False
-    return problem.weight is not None or problem.where is not None
-
-
-def _count(problem: Problem, plan: Plan) -> float | None:
-    """Number that a reduction without weights divides by; None for no division."""
-    if problem.reduction is not Reduction.MEAN:
-        return None
-    return float(plan.rows) if problem.normalizer is None else problem.normalizer
-
-
 def denominator(problem: Problem) -> Array | float | None:
     """What the reduction divides by, an array of one value per output if weighted."""
     plan = problem.plan(keepdims=True)
-    if not _is_weighted(problem):
-        return _count(problem, plan)
+    if not problem.is_weighted():
+        return problem.count()
     terms = Terms(weight=problem.weight, where=problem.where)
     weights = np.empty(plan.result_shape)
     run = SumsRun(problem, plan, terms, Sums(weight=True), None, {WEIGHT: weights})
@@ -292,18 +278,6 @@ def _expand(grad_output: Array, problem: Problem) -> Array:
     if problem.keepdims:
         return grad_output
     return np.expand_dims(grad_output, problem.axes)
-
-
-def _broadcast_axes(problem: Problem) -> tuple[int, ...]:
-    """Axes along which x is broadcast."""
-    missing = len(problem.shape) - len(problem.x_shape)
-    sizes = (1,) * missing + problem.x_shape
-    return tuple(a for a, n in enumerate(problem.shape) if n != sizes[a])
-
-
-def _live_axes(problem: Problem) -> tuple[int, ...]:
-    """Reduced axes longer or shorter than 1."""
-    return tuple(a for a in problem.axes if problem.shape[a] != 1)
 
 
 def _divided(sums: Array, denominator: Array | float | None) -> Array:

@@ -85,9 +85,13 @@ class Span:
         )  # fmt: skip
 
 
+_found = False  # a GPU and what its kernels need, which takes 0.1 ms to look for
+
+
 def missing_for_gpus() -> tuple[type[Exception], str] | None:
     """What keeps kernels from running on a GPU, as an error; None if nothing does."""
-    if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0":
+    global _found
+    if _found or os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0":
         return None
     if importlib.util.find_spec("numba_cuda") is None:
         return ImportError, (
@@ -98,6 +102,7 @@ def missing_for_gpus() -> tuple[type[Exception], str] | None:
 
     if not cuda.is_available():  # type: ignore[no-untyped-call]
         return RuntimeError, "arrays on a GPU need a GPU and its driver, and numba finds none"
+    _found = True
     return None
 
 

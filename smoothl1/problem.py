@@ -64,6 +64,27 @@ class Problem:
         """Shape of the loss."""
         return self.plan().result_shape
 
+    def is_weighted(self) -> bool:
+        """Whether a mean divides by a sum over the data."""
+        if self.reduction is not Reduction.MEAN or self.normalizer is not None:
+            return False
+        return self.weight is not None or self.where is not None
+
+    def count(self) -> float | None:
+        """Number that a reduction without weights divides by; None for no division."""
+        if self.reduction is not Reduction.MEAN:
+            return None
+        return float(self.plan().rows) if self.normalizer is None else self.normalizer
+
+    def broadcast_axes(self) -> tuple[int, ...]:
+        """Axes along which x is broadcast."""
+        sizes = (1,) * (len(self.shape) - len(self.x_shape)) + self.x_shape
+        return tuple(a for a, n in enumerate(self.shape) if n != sizes[a])
+
+    def live_axes(self) -> tuple[int, ...]:
+        """Reduced axes longer or shorter than 1."""
+        return tuple(a for a in self.axes if self.shape[a] != 1)
+
     def cut(self, axis: int, part: slice) -> Problem:
         """Take a part of an axis that x has and the reduction keeps."""
         full = (slice(None),) * axis + (part,)

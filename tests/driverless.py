@@ -27,7 +27,7 @@ from numba.cuda.np import numpy_support
 from numba.cuda.typing.typeof import typeof
 
 import smoothl1 as sl
-from smoothl1 import cuda, devices, views
+from smoothl1 import cuda_arguments, cuda_flat, cuda_kernels, cuda_launch, devices, views
 from smoothl1.validate import named_dtype
 
 CAPABILITY = tuple(map(int, (sys.argv[1] if len(sys.argv) > 1 else "9.0").split(".")))
@@ -71,7 +71,7 @@ def assemble(ptx):
     return bytes(code), log.decode(errors="replace")
 
 
-numba_array = cuda._array
+numba_array = cuda_arguments.device_array
 compiled = {}
 
 
@@ -111,15 +111,16 @@ def record():
     views.missing_for_gpus = lambda: None
     numba_devices._runtime.ensure_context = contextlib.nullcontext
     numba_devices._runtime.get_or_create_context = lambda number: SimpleNamespace()
-    cuda._array = argument
+    cuda_arguments.device_array = cuda_launch.device_array = argument
     type(devices.NUMBA).device = lambda self, array: 0
     for name in KERNELS:
-        make = getattr(cuda.kernels, name)
+        home = cuda_flat if name == "flat_kernel" else cuda_kernels
+        make = getattr(home, name)
 
         def launcher(form, *rest, make=make, name=name):
             return Launcher(f"{name.removesuffix('_kernel')}{rest}", make(form, *rest), form)
 
-        setattr(cuda.kernels, name, launcher)
+        setattr(home, name, launcher)
 
 
 def calls(dtype):
@@ -169,7 +170,11 @@ def main():
     large = Nowhere((2**32, 3), "float32")
     sl.smooth_l1_loss(large, Nowhere((3,), "int8"), beta=0.3, axis=0)
     for (name, form, _), ptx in compiled.items():
-        form = form if isinstance(form, cuda.Form) else cuda.Form(("", "", "", "", "", "", ""))
+        form = (
+            form
+            if isinstance(form, cuda_kernels.Form)
+            else cuda_kernels.Form(("", "", "", "", "", "", ""))
+        )
         code, log = assemble(ptx)
         found = re.findall(r"(\d+) registers|(\d+) bytes stack|(\d+) bytes spill", log)
         line = {"name": name, "reads": form.reads, "writes": form.writes, "wide": form.wide,

@@ -7,12 +7,12 @@ multiplication and addition rounds twice; here it rounds once, as on a GPU.
 import numpy as np
 from numba.cuda.simulator.kernelapi import FakeCUDAModule
 
-from smoothl1 import cuda, cuda_kernels
+from smoothl1 import cuda_kernels, cuda_launch
 
 cuda_kernels.THREADS = 4
-cuda.LEAST_BLOCKS = 1
-cuda.WARP, cuda.FEW_ROWS, cuda.ROWS_PER_THREAD = 2, 2, 4
-cuda.FLAT_CHUNK = 32  # elements: several blocks for a hundred elements
+cuda_launch.LEAST_BLOCKS = 1
+cuda_launch.WARP, cuda_launch.FEW_ROWS, cuda_launch.ROWS_PER_THREAD = 2, 2, 4
+cuda_launch.FLAT_CHUNK = 32  # elements: several blocks for a hundred elements
 
 
 def fma(module, a, b, c):

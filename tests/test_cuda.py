@@ -16,7 +16,7 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
 
 from numba import cuda as numba_cuda
 
-from smoothl1 import calls, cuda, devices, views
+from smoothl1 import calls, cuda, cuda_arguments, cuda_launch, devices, views
 
 to_device = numba_cuda.to_device
 FUNCTIONS = (sl.smooth_l1_grad, sl.smooth_l1_hess, sl.smooth_l1_loss)
@@ -189,20 +189,21 @@ def test_results_are_rounded_once(rng):
 def test_positions_beyond_2_31(monkeypatch, rng):
     """What divides such positions, on small arrays."""
     x, target = rng.normal(size=(3, 4, 5)), rng.normal(size=(4, 1))
-    monkeypatch.setattr(cuda, "SMALL", 1)
-    cuda._divider.cache_clear()
+    monkeypatch.setattr(cuda_arguments, "SMALL", 1)
+    monkeypatch.setattr(cuda_launch, "SMALL", 1)
+    cuda_arguments.divider.cache_clear()
     got = sl.smooth_l1_value_and_grad(to_device(x), to_device(target), beta=0.3, axis=(0, 2))
     for a, b in zip(
         got, sl.smooth_l1_value_and_grad(x, target, beta=0.3, axis=(0, 2)), strict=True
     ):
         np.testing.assert_allclose(a.copy_to_host(), b, rtol=1e-13)
-    cuda._divider.cache_clear()
+    cuda_arguments.divider.cache_clear()
 
 
 def test_multiplication_divides(rng):
     positions = [0, 1, 2**31 - 1, 2**31 - 2, *rng.integers(0, 2**31, 200).tolist()]
     for n in [1, 2, 3, 5, 7, 2**30, 2**31 - 1, *rng.integers(1, 2**31, 200).tolist()]:
-        size, factor, shift = cuda._divider(n, 2**31 - 1)
+        size, factor, shift = cuda_arguments.divider(n, 2**31 - 1)
         for position in (*positions, n, n - 1, 2 * n - 1):
             if position < 2**31:
                 assert position * factor < 2**64

@@ -1,0 +1,109 @@
+"""Spans of GPU memory as kernels take them: arrays, places and steps."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numba import config, cuda
+
+from .cuda_kernels import OPERANDS
+from .cuda_work import Work
+from .devices import SIZES, Span
+from .plan import Plan
+
+SMALL = 1 << 31  # positions below which multiplication divides
+ITEM_TYPES = {"bfloat16": "<u2", "bool": "|u1"}  # how kernels see what numba does not know
+
+
+def arrange(work: Work, plan: Plan, outputs: Sequence[Span | None]) -> SimpleNamespace:
+    """Operands and outputs with common axes, as few as describe them all."""
+    spans = [work.operands.get(name) for name in OPERANDS]
+    spans += [None if span is None else span.broadcast(plan.shape) for span in outputs]
+    present = [span for span in spans if span is not None]
+    sizes, strides = merged_axes(plan, present)
+    steps = iter(strides)
+    arguments = [0 if span is None else operand(span, next(steps)) for span in spans]
+    return SimpleNamespace(
+        operands=tuple(arguments[: len(OPERANDS)]),
+        outputs=tuple(arguments[len(OPERANDS) :]),
+        sizes=tuple(divider(n, plan.size) for n in sizes),
+    )
+
+
+def merged_axes(plan: Plan, spans: Sequence[Span]) -> tuple[list[int], list[tuple[int, ...]]]:
+    """Sizes of the axes of a plan in its order, and the steps of each span along them."""
+    return merge(
+        [plan.shape[a] for a in plan.order],
+        [[span.strides[a] for a in plan.order] for span in spans],
+    )
+
+
+def merge(
+    sizes: Sequence[int], strides: Sequence[Sequence[int]]
+) -> tuple[list[int], list[tuple[int, ...]]]:
+    """Merge neighbouring axes that one step per span walks through."""
+    merged: list[tuple[int, tuple[int, ...]]] = []
+    for axis, n in enumerate(sizes):
+        if n == 1:
+            continue
+        steps = tuple(own[axis] for own in strides)
+        if merged and merged[-1][1] == tuple(n * step for step in steps):
+            merged[-1] = (merged[-1][0] * n, steps)
+        else:
+            merged.append((n, steps))
+    if not merged:
+        merged = [(1, (1,) * len(strides))]
+    return [n for n, _ in merged], [tuple(s[i] for _, s in merged) for i in range(len(strides))]
+
+
+def result_arguments(plan: Plan, results: Sequence[Span | None]) -> tuple[Any, Any]:
+    """Arrays that take one value per output, and the sizes of their common axes."""
+    present = [span for span in results if span is not None]
+    sizes = [plan.shape[a] for a in plan.kept]
+    merged, strides = merge(sizes, [[span.strides[a] for a in plan.kept] for span in present])
+    steps = iter(strides)
+    arguments = tuple(0 if span is None else operand(span, next(steps)) for span in results)
+    return arguments, tuple(divider(n, SMALL) for n in merged)
+
+
+@lru_cache(maxsize=4096)
+def divider(n: int, size: int) -> tuple[int, int, int]:
+    """A size, and the factor and shift that divide any position below 2**31 by it."""
+    if size >= SMALL or n == 0:
+        return n, 0, 0
+    shift = (n - 1).bit_length()
+    return n, (1 << (31 + shift)) // n + 1, 31 + shift
+
+
+def operand(span: Span, strides: tuple[int, ...]) -> tuple[Any, int, tuple[int, ...]]:
+    """Memory of a span from its lowest element on, the place of its first one, and its steps."""
+    low, high = span.reach()
+    address = span.address + low * SIZES[span.dtype]
+    return device_array(address, (high - low + 1,), item_type(span), span.owner), -low, strides
+
+
+def item_type(span: Span) -> str:
+    """Type of the elements as numba knows it."""
+    return ITEM_TYPES.get(span.dtype) or np.dtype(span.dtype).str
+
+
+def device_array(address: int, shape: tuple[int, ...], typestr: str, owner: Any) -> Any:
+    """Array of numba over memory of a GPU."""
+    if config.ENABLE_CUDASIM:  # whose GPU is the memory of the process
+        size = math.prod(shape) * np.dtype(typestr).itemsize
+        raw: Any = (ctypes.c_uint8 * size).from_address(address) if size else b""
+        values = np.frombuffer(raw, typestr).reshape(shape)
+        array = cuda.simulator.cudadrv.devicearray.FakeCUDAArray(values)
+        array.owner = owner
+        return array
+    interface = {"shape": shape, "strides": None, "typestr": typestr, "version": 3}
+    interface |= {"data": (address, False), "stream": None}
+    return cuda.as_cuda_array(
+        SimpleNamespace(__cuda_array_interface__=interface, owner=owner), sync=False
+    )
