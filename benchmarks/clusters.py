@@ -1,6 +1,6 @@
 """`LinearObjective` on Dask arrays against the same objective in Dask operations.
 
-    python benchmarks/clusters.py [--rows 1000000 10000000] [--columns 20] [--repeats 7]
+    python -m benchmarks.clusters [--rows 1000000 10000000] [--columns 20] [--repeats 7]
 
 X is generated chunk by chunk and y with it, so that it may be larger than the
 memory. Competitors run round after round: ours, plain Dask operations, the
@@ -20,9 +20,10 @@ import time
 import dask
 import dask.array as da
 import numpy as np
-from core import show
 
 from smoothl1.optimize import LinearObjective
+
+from .targets import duration
 
 BETA = 1.3
 
@@ -92,7 +93,9 @@ def measure(label, rows, options):
         "floor": lambda: (X.sum() + y.sum()).compute(),
     }
     repeats = options.repeats if rows <= 10**7 else min(options.repeats, 2)
-    show(f"{rows:.0e} rows, {label}", rounds(work, repeats))
+    times = rounds(work, repeats)
+    listed = (f"{name} {duration(t)} ({t / times['smoothl1']:.2f}x)" for name, t in times.items())
+    print(f"{rows:.0e} rows, {label}: {', '.join(listed)}", flush=True)
 
 
 @contextlib.contextmanager

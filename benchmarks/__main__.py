@@ -1,0 +1,130 @@
+"""Command line: ``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fnmatch
+import os
+import sys
+import time
+from pathlib import Path
+
+from . import pictures, results, targets
+from .cases import Settings, all_cases, set_threads
+from .progress import progress_for
+
+QUICK = Settings(n=300_000, seconds=0.1, largest=100_000, rows=10_000, rounds=3, expensive=False)
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure smoothl1 beside NumPy, numexpr, SciPy, scikit-learn, statsmodels, "
+        "PyTorch, JAX and Dask (those that are installed), and beside two bare kernels that "
+        "show the limit of the machine. Results are checked before anything is timed.",
+    )
+    parser.add_argument("--quick", action="store_true", help="small arrays, under a minute")
+    parser.add_argument("--only", metavar="GLOB", action="append",
+                        help="cases by name or group, as in --list; again for more")  # fmt: skip
+    parser.add_argument("--list", action="store_true", help="names of the cases, and stop")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads of the libraries")
+    parser.add_argument("--n", type=positive, help="elements of the largest arrays")
+    parser.add_argument("--seconds", type=float, help="time for all rounds of a case")
+    parser.add_argument("--json", action="store_true", help="print lines of JSON, not tables")
+    parser.add_argument("--output", type=Path, metavar="FILE",
+                        help=f"append results to this file (default: {results.TABLE.name} among "
+                        "the results for a full run, nowhere for others)")  # fmt: skip
+    parser.add_argument("--compare", metavar="BASE",
+                        help="say what changed since a commit, a run or a file")  # fmt: skip
+    parser.add_argument("--pictures", metavar="RUN", nargs="?", const="",
+                        help="draw the pictures and tables of the documentation from "
+                        "the last run, or the one named, and stop")  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def positive(text):
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value
+
+
+def chosen(cases, patterns):
+    """Cases whose name, or the beginning of it up to a slash, fits a pattern."""
+    if not patterns:
+        return cases
+    found = [
+        case for case in cases
+        if any(fnmatch.fnmatchcase(case.name, end) for p in patterns for end in (p, f"{p}/*"))
+    ]  # fmt: skip
+    if not found:
+        raise SystemExit(f"no case fits {', '.join(patterns)}; --list names them")
+    return found
+
+
+def settings_of(options):
+    given = {"n": options.n, "seconds": options.seconds, "largest": options.n}
+    given = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(QUICK if options.quick else Settings(), **given)
+
+
+def warn_if_busy():
+    """A thread that waits for a processor spoils the times of all who wait for that thread."""
+    try:
+        busy = os.getloadavg()[0]
+    except OSError:
+        return
+    if busy > 0.5:
+        print(f"This machine is busy: {busy:.1f} processes ran in the last minute. Threads will "
+              "wait for each other, and times mean little.", file=sys.stderr)  # fmt: skip
+
+
+def measure(cases, settings, quiet):
+    """Rows of all cases, or of those before Ctrl-C; and whether all were measured."""
+    rows = []
+    with progress_for(len(cases), quiet) as progress:
+        for case in cases:
+            progress.begin(case.name)
+            try:
+                found = case.run(settings)
+            except KeyboardInterrupt:
+                return rows, False
+            rows += found
+            progress.end(targets.table_of(found))
+    return rows, True
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    if options.pictures is not None:
+        runs = results.load(results.TABLE)
+        pictures.draw(*(results.find(options.pictures) if options.pictures else runs[-1]))
+        return 0
+    settings = settings_of(options)
+    if options.threads:
+        set_threads(options.threads)
+    cases = chosen(all_cases(settings), options.only)
+    if options.list:
+        print("\n".join(case.name for case in cases))
+        return 0
+    base = results.find(options.compare)[1] if options.compare else None
+    warn_if_busy()
+    run, start = results.describe(settings), time.perf_counter()
+    rows, complete = measure(cases, settings, options.json)
+    full = complete and not (options.quick or options.only)
+    output = options.output or (results.TABLE if full else None)
+    if output:
+        results.append(output, run, rows)
+    if options.json:
+        print("\n".join(results.lines(run, rows)))
+    else:
+        print("\n".join(targets.report(rows)))
+        print(f"{len(rows)} results in {time.perf_counter() - start:.0f} s", end="")
+        print(f", appended to {output}" if output else "")
+    if base is not None:
+        print("\n".join(results.compare(base, rows)), file=sys.stderr if options.json else None)
+    return 0 if complete else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

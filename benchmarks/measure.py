@@ -1,0 +1,85 @@
+"""Time competitors side by side, and measure work in processes of its own."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+LEAST_SAMPLE = 1e-3  # seconds: shorter calls are repeated within a sample
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per call: the median, and the quintiles around it."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+
+def summarise(spent):
+    """Timing of samples in seconds per call."""
+    spent = sorted(spent)
+    last = len(spent) - 1
+    low, high = spent[round(0.2 * last)], spent[round(0.8 * last)]
+    return Timing(statistics.median(spent), low, high, len(spent))
+
+
+def sample(function, calls):
+    """Seconds per call, of calls right after one that is not timed.
+
+    The one before lets threads of the previous competitor, which spin for some
+    milliseconds, come to rest.
+    """
+    function()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
+
+
+def calls_for(seconds):
+    return max(1, round(LEAST_SAMPLE / max(seconds, 1e-9)))
+
+
+def interleave(work, seconds, least=5, most=41):
+    """Time each callable, round after round, for about so many seconds in all.
+
+    Parameters
+    ----------
+    work : dict of str to callable
+    seconds : float
+        What all rounds together should take.
+    least, most : int
+        Bounds of the number of rounds, whatever that takes.
+
+    Returns
+    -------
+    dict of str to Timing
+    """
+    first = {name: sample(function, 1) for name, function in work.items()}
+    calls = {name: calls_for(spent) for name, spent in first.items()}
+    one_round = sum((calls[name] + 1) * spent for name, spent in first.items())
+    count = int(min(max(seconds / one_round, least), most))
+    spent = {name: [] for name in work}
+    gc.collect()
+    for _ in range(count):
+        for name, function in work.items():
+            spent[name].append(sample(function, calls[name]))
+    return {name: summarise(times) for name, times in spent.items()}
+
+
+def in_process(program, *arguments, environment=None):
+    """What a program, given as text, prints as JSON; run in a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        check=True, capture_output=True, text=True, env={**os.environ, **(environment or {})},
+    )  # fmt: skip
+    return json.loads(done.stdout)

@@ -1,0 +1,39 @@
+"""Two bare numba kernels, written with nothing in mind but speed: the limit of the machine.
+
+`add_up` reads two arrays, `subtract` reads two and writes one. Nothing that
+reads or writes as much can be expected to take less time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+
+@njit(parallel=True, fastmath=True)
+def add_up(x, target):
+    total = x.dtype.type(0)
+    for i in prange(x.size):
+        total += x[i] + target[i]
+    return total
+
+
+@njit(parallel=True)
+def subtract(x, target, grad):
+    for i in prange(x.size):
+        grad[i] = x[i] - target[i]
+
+
+def yardstick(call):
+    """Name and callable of the yardstick for a call: by what it writes, on as many elements.
+
+    float16, which numba does not compute with, is moved as the integers of its size.
+    """
+    dtype = np.int16 if call.x.dtype == np.float16 else call.x.dtype.newbyteorder("=")
+    n = call.size
+    rng = np.random.default_rng(1)
+    x, target = (rng.integers(-99, 99, n, dtype=np.int8).astype(dtype) for _ in range(2))
+    if call.writes_elements:
+        grad = np.empty_like(x)
+        return "subtract", lambda: subtract(x, target, grad)
+    return "add_up", lambda: add_up(x, target)

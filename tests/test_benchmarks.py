@@ -1,0 +1,218 @@
+"""The benchmarks measure what they say: competitors are right, results are kept."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+
+benchmarks = pytest.importorskip("benchmarks.cases", reason="needs the root of a clone")
+
+from benchmarks import __main__ as command  # noqa: E402
+from benchmarks import pictures, results, targets  # noqa: E402
+from benchmarks.calls import Call, base_bytes, operands  # noqa: E402
+from benchmarks.cases import Case, Settings, all_cases, verified  # noqa: E402
+from benchmarks.measure import interleave, summarise  # noqa: E402
+from benchmarks.peers import PEERS, competitors  # noqa: E402
+from benchmarks.reference import expected, verify  # noqa: E402
+from benchmarks.results import Row  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+TINY = Settings(n=3000, seconds=0.01, largest=100, rows=500, rounds=1, expensive=False)
+HERE = [
+    name for name, (_, library) in PEERS.items() if library != "jax" and name != "torch.compile"
+]
+
+
+def calls():
+    x, target = operands((30, 40))
+    weight = np.random.default_rng(1).random((30, 40), np.float32)
+    for work in ("loss", "grad", "value_and_grad", "hess"):
+        for reduction in ("mean", "sum", "none"):
+            yield Call(x, target, work, reduction, beta=0.3)
+        yield Call(x, target, work, axis=0, beta=2.5)
+        yield Call(x, target[:, :1], work, axis=1)
+        yield Call(x, target, work, weight=weight)
+        yield Call(x, target, work, where=weight > 0.4)
+        yield Call(x, target, work, beta=weight[0] + np.float32(0.1))
+        yield Call(*(v.ravel().astype(np.float64) for v in (x, target)), work)
+        yield Call(*(v.astype(np.float16) for v in operands(50, "float16")), work)
+
+
+@pytest.mark.parametrize("call", list(calls()), ids=lambda c: f"{c.work}-{c.reduction}-{c.x.dtype}")
+def test_expected_results_are_the_definition(call):
+    loss, grad, hess = reference.elements(call.x, call.target, call.beta)
+    factor = np.ones(call.shape) if call.weight is None else call.weight.astype(np.float64)
+    factor = factor if call.where is None else np.where(call.where, factor, 0)
+    by = factor.sum(axis=call.axis, keepdims=True) if call.reduction == "mean" else 1.0
+    loss = loss * factor
+    if call.reduction != "none":
+        loss = loss.sum(axis=call.axis) / np.reshape(by, loss.sum(axis=call.axis).shape)
+    wanted = {"loss": loss, "grad": grad * factor / by, "hess": hess * factor / by}
+    for name, got in zip(call.results, expected(call), strict=True):
+        np.testing.assert_allclose(got, wanted[name], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("call", list(calls()), ids=lambda c: f"{c.work}-{c.reduction}-{c.x.dtype}")
+def test_competitors_are_right(call):
+    work = competitors(call, HERE)
+    assert {"smoothl1", "numpy"} <= set(work)
+    wanted = expected(call)
+    for function in work.values():
+        verify(call, function(), wanted)
+        verify(call, function(), wanted)  # nothing is left over from the first call
+
+
+def test_competitors_in_jax_are_right(run_python):
+    pytest.importorskip("jax", reason="JAX is optional")
+    run_python(
+        """
+        from test_benchmarks import calls
+        from benchmarks.peers import PEERS, competitors
+        from benchmarks.reference import expected, verify
+
+        names = [name for name, (_, library) in PEERS.items() if library == "jax"]
+        for call in calls():
+            for function in competitors(call, names).values():
+                verify(call, function(), expected(call))
+        """
+    )
+
+
+def test_wrong_competitors_are_left_out_and_ours_may_not_be_wrong(capsys):
+    call = Call(*operands(20))
+    right = verified("case", call, {"numpy": competitors(call, ["numpy"])["numpy"],
+                                    "other": lambda: 7.0})  # fmt: skip
+    assert list(right) == ["numpy"]
+    assert "other is left out" in capsys.readouterr().err
+    with pytest.raises(AssertionError, match="case, smoothl1"):
+        verified("case", call, {"smoothl1": lambda: 7.0})
+
+
+def test_bytes_are_counted_once():
+    x, target = operands((30, 40))
+    assert base_bytes(np.broadcast_to(target[:, :1], (30, 40))) == 30 * 4
+    assert Call(x, target).bytes_moved == 2 * 1200 * 4
+    assert Call(x, target, "value_and_grad").bytes_moved == 3 * 1200 * 4
+    assert Call(x, target, "value_and_grad", "none").bytes_moved == 4 * 1200 * 4
+    assert Call(x, target[:, :1], weight=x).bytes_moved == (2 * 1200 + 30) * 4
+
+
+def test_rounds_take_turns():
+    order = []
+    times = interleave({name: lambda name=name: order.append(name) for name in "ab"}, 0.0, least=3)
+    assert times["a"].rounds == times["b"].rounds == 3
+    turns = [name for k, name in enumerate(order) if not k or order[k - 1] != name]
+    assert turns == ["a", "b"] * 4
+
+
+def test_timings_are_medians_between_quintiles():
+    timing = summarise([5.0, 1.0, 2.0, 4.0, 3.0, 100.0])
+    assert (timing.low, timing.median, timing.high, timing.rounds) == (2.0, 3.5, 5.0, 6)
+
+
+def make(case, competitor, median, n=10, unit="s"):
+    return Row(case, competitor, unit, median, median, median, 3, n, "float32", 8 * n)
+
+
+def test_results_are_appended_found_and_compared(tmp_path):
+    table = tmp_path / "results" / "table.jsonl"
+    run = results.describe(TINY)
+    assert run["threads"] >= 1
+    first = [make("works/a", "smoothl1", 2.0), make("works/a", "add_up", 1.0)]
+    second = [make("works/a", "smoothl1", 1.0), make("works/a", "add_up", 0.5),
+              make("works/b", "smoothl1", 1.0), make("works/a", "torch", 9.0)]  # fmt: skip
+    results.append(table, run | {"run": "1", "commit": "aaa"}, first)
+    results.append(table, run | {"run": "2", "commit": "bbb"}, second)
+    assert [rows for _, rows in results.load(table)] == [first, second]
+    assert results.find("aaa", table)[1] == first
+    assert results.find(str(table))[1] == second
+    with pytest.raises(ValueError, match=r"'ccc'; the table holds aaa \(1\), bbb \(2\)"):
+        results.find("ccc", table)
+    (line,) = results.compare(first, second)
+    assert "0.50 of the time, yardstick 0.50" in line
+
+
+def test_targets_compare_with_peers_and_yardsticks():
+    rows = [make("works/loss/mean", name, t) for name, t in
+            {"smoothl1": 2.0, "add_up": 1.9, "torch": 7.0}.items()]  # fmt: skip
+    rows += [make("memory/strided", "smoothl1", 1.5, unit="MiB")]
+    found = {(t.figure, t.what): (t.measured, t.met) for t in targets.targets(rows)}
+    assert found == {
+        ("P1", "loss, of add_up"): ("95%", True),
+        ("P1", "loss, torch"): ("3.50x", False),
+        ("P5", "memory/strided"): ("1.50 MiB", True),
+    }
+
+
+def test_an_interrupted_run_keeps_what_was_measured(capsys):
+    def stop(settings):
+        raise KeyboardInterrupt
+
+    row = make("a", "smoothl1", 1.0)
+    cases = [Case("a", lambda settings: [row]), Case("b", stop), Case("c", stop)]
+    assert command.measure(cases, TINY, quiet=True) == ([row], False)
+    assert "[2/3" in capsys.readouterr().err
+
+
+def test_every_case_runs_and_is_drawn(tmp_path, monkeypatch):
+    """One thread: on a machine that runs other tests, threads wait for each other."""
+    table = tmp_path / "table.jsonl"
+    wanted = {case.name for case in all_cases(TINY)}
+    groups = sorted({name.partition("/")[0] for name in wanted} - {"start", "memory"})
+    words = ["--quick", "--json", "--threads", "1", "--output", str(table)]
+    words += [
+        "--n",
+        "2000",
+        "--seconds",
+        "0.01",
+        "--only",
+        "start/import",
+        "--only",
+        "memory/strided",
+    ]
+    for group in groups:
+        words += ["--only", group]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True,
+        timeout=600, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert table.read_text() == done.stdout
+    ((run, rows),) = results.load(table)
+    assert run["threads"] == 1
+    assert {row.case.partition("/")[0] for row in rows} == {*groups, "start", "memory"}
+    assert all(row.median > 0 for row in rows if row.unit == "s")
+    pages = [tmp_path / "README.md", tmp_path / "docs" / "performance.md"]
+    (tmp_path / "docs" / "pictures").mkdir(parents=True)
+    for page in pages:
+        page.write_text("before\n<!-- figures: begin -->\nold\n<!-- figures: end -->\nafter\n")
+    monkeypatch.setattr(pictures, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(pictures, "FOLDER", tmp_path / "docs" / "pictures")
+    pictures.draw(run, rows)
+    for name in pictures.PICTURES:
+        assert (tmp_path / "docs" / "pictures" / f"{name}.svg").stat().st_size > 5000
+        assert (tmp_path / "docs" / "pictures" / f"{name}.png").stat().st_size > 5000
+    for page in pages:
+        text = page.read_text()
+        assert "old" not in text
+        assert text.startswith("before")
+        assert text.endswith("after\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--only", "nothing"], "no case fits nothing"), (["--threads", "0"], "at least 1, got 0")],
+)
+def test_the_command_line_refuses(words, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(words)
+    assert message in f"{stopped.value} {capsys.readouterr().err}"
+
+
+def test_the_cases_have_names_of_their_own(capsys):
+    assert command.main(["--list"]) == 0
+    names = capsys.readouterr().out.split("\n")[:-1]
+    assert len(names) == len(set(names)) > 60
