@@ -1,30 +1,12 @@
-"""What the README and the example say is what happens."""
+"""What the README and the example say is what happens; its Python runs in `test_docs`."""
 
 import re
 from pathlib import Path
-
-import pytest
 
 from smoothl1.cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("name", "libraries", "count"),
-    [("README.md", (), 3), ("docs/dask.md", ("dask.array",), 2),
-     ("docs/arrays.md", ("torch", "jax"), 2)],
-)  # fmt: skip
-def test_pages_run(name, libraries, count):
-    for library in libraries:
-        pytest.importorskip(library, reason=f"{library} is optional")
-    page = (ROOT / name).read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == count
-    namespace = {}
-    for block in blocks:
-        exec(compile(block, name, "exec"), namespace)
 
 
 def test_the_first_lines_of_shell_are_the_two_commands():
