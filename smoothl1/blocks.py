@@ -17,6 +17,7 @@ from .gather import transfer
 from .jit import by_type, helper
 from .plan import LANES, SPAN
 from .records import Buffers
+from .sums import add_run
 
 SMALLEST = 5e-324
 SMALLEST_OF_NARROW = 1e-300  # below any residual of a narrow type, with a finite reciprocal
@@ -27,12 +28,15 @@ def accumulate(
     x, target, beta, betas, weight, where, factor, divisors, divisor, huber, curvature, narrow,
     loss_out, slope_out, loss_sum, weight_sum, slope_sum, start, n, width,
 ):  # fmt: skip
-    """Take elements start .. start + n through the formula, the i-th to lane i % width."""
+    """Take elements start .. start + n through the formula, the i-th to lane i % width.
+
+    Without a width they are put side by side behind the LANES, not added to sums.
+    """
     # Flat arguments, as only those let numba drop a branch on None; unsigned
-    # indices, as negative ones would be checked for and end vectorisation. No
-    # width means LANES: a constant, so that the lanes stay in registers.
-    lanes = np.uintp(LANES) if width is None else np.uintp(width)
+    # indices, as negative ones would be checked for and end vectorisation.
     start, row, n = np.uintp(start), np.uintp(0), np.uintp(n)
+    lanes = n if width is None else np.uintp(width)
+    first = np.uintp(LANES if width is None else 0)
     smallest = SMALLEST if narrow is None else SMALLEST_OF_NARROW
     inverse = 1.0 / max(beta, smallest)
     share_of_one = 1.0 if divisor is None else 1.0 / divisor
@@ -75,16 +79,24 @@ def accumulate(
             if slope_out is not None:
                 slope_out[i] = slope
             if loss_sum is not None:
-                loss_sum[lane] += loss
+                loss_sum[first + lane] = put(loss_sum[first + lane], loss, width)
             if weight_sum is not None:
-                weight_sum[lane] += share
+                weight_sum[first + lane] = put(weight_sum[first + lane], share, width)
             if slope_sum is not None:
-                slope_sum[lane] += slope
+                slope_sum[first + lane] = put(slope_sum[first + lane], slope, width)
         row += lanes
 
 
 def _is_description(kind: types.Type) -> bool:
     return isinstance(kind, types.Array) and bool(kind.dtype == types.int64)
+
+
+@helper
+def put(sum_so_far, term, width):
+    """Add to a lane; without a width the place is empty yet."""
+    if width is None:
+        return term
+    return sum_so_far + term
 
 
 @by_type
@@ -99,6 +111,7 @@ def process(o, outputs, sums, start, n, width, buffers):
             o.huber, o.curvature, o.narrow, outputs.loss, outputs.slope,
             sums.loss, sums.weight, sums.slope, start, n, width,
         )  # fmt: skip
+        add_run(sums, n, width)
 
     return process_contiguous
 
@@ -137,6 +150,7 @@ def _process_described(o, outputs, sums, start, n, width, buffers):
         x, target, o.beta, betas, weight, where, factor, divisors, o.divisor, o.huber, o.curvature,
         o.narrow, loss, slope, sums.loss, sums.weight, sums.slope, 0, n, width,
     )  # fmt: skip
+    add_run(sums, n, width)
     _flush(outputs.loss, start, loss, raw)
     _flush(outputs.slope, start, slope, raw)
 

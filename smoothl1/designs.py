@@ -245,10 +245,13 @@ def _shape(array: Any) -> str:
 
 
 def _frozen(array: Vector | None) -> Vector | None:
-    """Read-only view, so that kernels are compiled once."""
+    """Read-only and aligned, so that kernels are compiled once.
+
+    What a worker of a cluster was sent lies anywhere in a message.
+    """
     if array is None:
         return None
-    view = array.view()
+    view = np.require(array, requirements="A").view()
     view.flags.writeable = False
     return view
 

@@ -22,9 +22,9 @@ from numba import njit
 def clip(residual, beta):
     """The residual where it lies within [-beta, beta], else the nearer end."""
     clipped = residual
-    if residual > beta:
+    if clipped > beta:
         clipped = beta
-    if residual < -beta:
+    if clipped < -beta:  # of clipped, not of residual: one instruction each, a minimum, a maximum
         clipped = -beta
     return clipped
 

@@ -28,7 +28,7 @@ def _whole_rows(o, outputs, wanted, lanes, geometry, outer, low, high, buffers):
     size = (high - low) * columns
     width = geometry.lanes * columns
     step = SPAN // width * width
-    sums = lanes_of(wanted, lanes, 0, width)
+    sums = lanes_of(wanted, lanes, 0, SPAN)
     for done in range(0, size, step):
         n = min(step, size - done)
         if width == LANES:
@@ -86,13 +86,12 @@ def _finish(results, used, lanes, denominator, start, n, buffers):
 @inlined
 def _flat_unit(o, outputs, wanted, lanes, used, size, first, last, buffers):
     """Sum blocks first .. last of all elements; the sums end in the first lane."""
-    sums = lanes_of(wanted, lanes, 0, LANES)
+    sums = lanes_of(wanted, lanes, 0, SPAN)
     for block in range(first, last):
         stop = min((block + 1) * BLOCK, size)
         for row in used:
             clear(lanes, row, LANES)
-        for start in range(block * BLOCK, stop, SPAN):
-            process(o, outputs, sums, start, min(SPAN, stop - start), None, buffers)
+        process(o, outputs, sums, block * BLOCK, stop - block * BLOCK, None, buffers)
         for row in used:
             fold(lanes, row, LANES, 1)
             push(lanes, row, block - first, 1)

@@ -22,7 +22,7 @@ from .blocks import accumulate
 from .gather import prefetch, transfer
 from .jit import by_type, helper, kernel, parallel_kernel
 from .plan import GROUP, LANES, SPAN
-from .sums import clear, fold
+from .sums import add_elements, clear, fold
 
 COLUMNS = 512  # products added one after another
 AHEAD = 1 << 14  # bytes: asking for rows so early makes a pass 3 times as fast
@@ -45,7 +45,7 @@ class Scratch(NamedTuple):
     factor: Any
     slope: Any
     part: Any
-    lanes: Any  # of the sums of losses and slopes
+    lanes: Any  # of the sums of losses and slopes, and behind them these
     tree: Any  # one row for each level: gradient, sum of slopes, sum of losses
 
 
@@ -222,8 +222,9 @@ def _slopes(predicted, y, weight, factor, beta, slope, lanes):
             predicted, y, beta, None, weight, None, factor, None, None, None, True, None,
             None, slope, lanes[0], None, lanes[1], 0, n, None,
         )  # fmt: skip
-    fold(lanes, 0, LANES, 1)
-    fold(lanes, 1, LANES, 1)
+    for row in range(2):
+        add_elements(lanes[row], n)
+        fold(lanes, row, LANES, 1)
 
 
 @helper
@@ -347,7 +348,7 @@ def linear_sums(
     buffers = np.empty((4, block_rows))
     scratch = Scratch(
         np.empty(room), np.empty(SPAN * 8, np.uint8), buffers[0], buffers[1], buffers[2],
-        buffers[3], np.empty((2, LANES)), np.empty((levels + 2, p + 2)),
+        buffers[3], np.empty((2, LANES + block_rows)), np.empty((levels + 2, p + 2)),
     )  # fmt: skip
     for task in range(first, last):
         start = task * unit_blocks

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import smoothl1 as sl
-from smoothl1 import designs
+from smoothl1 import designs, linear
 from smoothl1.designs import Dense
 
 
@@ -122,3 +122,14 @@ def test_nan_and_infinities_spread_as_in_numpy(rng):
                 got = Dense(array, y, None, 0.4).sums(w)
                 np.testing.assert_allclose(got[:-1], wanted, rtol=1e-11)
                 assert got[-1] == np.inf or np.isnan(got[-1])
+
+
+def test_coefficients_from_a_message_need_no_kernel_of_their_own(rng):
+    """Workers of a cluster get numbers that lie anywhere in a message."""
+    X, y, weight, w = problem(rng, 30, 3)
+    wanted = Dense(X, y, weight, 0.3).sums(w)
+    compiled = list(linear.linear_sums.signatures)
+    apart = [np.frombuffer(b"x" + v.tobytes(), v.dtype, offset=1) for v in (y, weight, w)]
+    assert not any(v.flags.aligned for v in apart)
+    assert np.array_equal(Dense(X, *apart[:2], 0.3).sums(apart[2]), wanted)
+    assert list(linear.linear_sums.signatures) == compiled
