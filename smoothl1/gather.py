@@ -18,9 +18,10 @@ import numpy as np
 from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.numpy_support import as_dtype
 
 from .halves import brain_bits, from_half, half_bits, round_to
-from .jit import helper, native
+from .jit import by_type, helper, native
 from .plan import coalesce
 
 # Fields of a description; sizes and then byte strides follow, outermost first.
@@ -120,6 +121,19 @@ def prefetch(address, size):
 def view(address, size, dtype):
     """Array over the memory at an address."""
     return carray(_pointer(address), (size,), dtype)
+
+
+@by_type
+def borrowed(value):
+    """The same memory without a reference to count; the caller keeps the array.
+
+    Helpers count references to the arrays they are given, in one line of memory
+    that all threads then write to.
+    """
+    if isinstance(value, types.Array) and value.ndim == 1:
+        dtype = as_dtype(value.dtype).type
+        return lambda value: view(value.ctypes.data, value.size, dtype)
+    return lambda value: value
 
 
 @helper

@@ -10,8 +10,8 @@ import numpy as np
 from numba import prange
 
 from .blocks import new_buffers, process
-from .gather import view
-from .jit import inlined, kernel, parallel_kernel
+from .gather import borrowed, view
+from .jit import helper, inlined, kernel, parallel_kernel
 from .plan import DEPTH, LANES, SPAN
 from .records import Operands, Outputs, Sums
 from .sums import add_groups, clear, divide, drain, fold, lanes_of, push, store, used_rows
@@ -99,9 +99,24 @@ def _flat_unit(o, outputs, wanted, lanes, used, size, first, last, buffers):
         drain(lanes, row, last - first, 1)
 
 
+@helper
+def _borrow(o):
+    return Operands(
+        borrowed(o.x), borrowed(o.target), o.beta, borrowed(o.betas), borrowed(o.weight),
+        borrowed(o.where), borrowed(o.factor), borrowed(o.divisors), o.divisor, o.huber,
+        o.curvature, o.narrow,
+    )  # fmt: skip
+
+
+@helper
+def _borrow_outputs(outputs):
+    return Outputs(borrowed(outputs.loss), borrowed(outputs.slope))
+
+
 @kernel
-def reduce_flat(o, outputs, wanted, results, unit_blocks, size, first, last):
+def reduce_flat(given, places, wanted, results, unit_blocks, size, first, last):
     """Sums over all elements: a task is one unit of blocks."""
+    o, outputs = _borrow(given), _borrow_outputs(places)
     blocks = -(-size // BLOCK)
     buffers = new_buffers(o, outputs, results)
     used = used_rows(wanted)
@@ -124,8 +139,9 @@ def reduce_flat_parallel(o, outputs, wanted, results, unit_blocks, size, ranges,
 
 
 @kernel
-def reduce_long(o, outputs, wanted, results, denominator, geometry, first, last):
+def reduce_long(given, places, wanted, results, denominator, geometry, first, last):
     """Sums over rows: a task is one unit of one tile of outputs."""
+    o, outputs = _borrow(given), _borrow_outputs(places)
     columns, tile = geometry.columns, geometry.tile
     tiles = -(-columns // tile)
     buffers = new_buffers(o, outputs, results)
@@ -150,8 +166,9 @@ def reduce_long_parallel(o, outputs, wanted, results, denominator, geometry, ran
 
 
 @kernel
-def reduce_short(o, outputs, wanted, results, denominator, geometry, first, last):
+def reduce_short(given, places, wanted, results, denominator, geometry, first, last):
     """Sums over few rows: a task is one run that holds several outputs."""
+    o, outputs = _borrow(given), _borrow_outputs(places)
     rows, columns = geometry.rows, geometry.columns
     groups = SPAN // (rows * columns)
     buffers = new_buffers(o, outputs, results)
@@ -180,8 +197,9 @@ def reduce_short_parallel(o, outputs, wanted, results, denominator, geometry, ra
 
 
 @kernel
-def map_runs(o, outputs, size, first, last):
+def map_runs(given, places, size, first, last):
     """Elementwise outputs: a task is one run."""
+    o, outputs = _borrow(given), _borrow_outputs(places)
     sums = Sums(None, None, None)
     buffers = new_buffers(o, outputs, None)
     for task in range(first, last):

@@ -19,7 +19,7 @@ import numpy as np
 from numba import prange, types
 
 from .blocks import accumulate
-from .gather import prefetch, transfer
+from .gather import borrowed, prefetch, transfer
 from .jit import by_type, helper, kernel, parallel_kernel
 from .plan import GROUP, LANES, SPAN
 from .sums import add_elements, clear, fold
@@ -203,7 +203,9 @@ def _project_columns(data, base, step, slope, out):
 
 @helper
 def _part(array, low, high):
-    return None if array is None else array[low:high]
+    if array is None:
+        return None
+    return array[low:high]
 
 
 @helper
@@ -293,15 +295,21 @@ def _predict_block(matrix, w, low, out, rows, raw, part):
     return where_it_lies
 
 
+@helper
+def _borrow(matrix):
+    return Matrix(borrowed(matrix.data), matrix.step, matrix.by_column)
+
+
 @kernel
 def linear_predictions(matrix, w, out, block_rows, first, last):
     """Values of the model for all rows: a task is a block of rows."""
     room = block_rows * (w.size - 1) if matrix.by_column is None else 0
     rows, raw, part = np.empty(room), np.empty(SPAN * 8, np.uint8), np.empty(block_rows)
+    mine, outs = _borrow(matrix), borrowed(out)
     for block in range(first, last):
         low = block * block_rows
         high = min(low + block_rows, out.size)
-        _predict_block(matrix, w, low, out[low:high], rows, raw, part)
+        _predict_block(mine, w, low, outs[low:high], rows, raw, part)
 
 
 @parallel_kernel
@@ -344,6 +352,7 @@ def linear_sums(
 ):
     """Gradient, sum of slopes and sum of losses: a task is a unit of blocks of rows."""
     p, blocks = w.size - 1, -(-y.size // block_rows)
+    mine, ys, weights = _borrow(matrix), borrowed(y), borrowed(weight)
     room = block_rows * p if matrix.by_column is None else 0
     buffers = np.empty((4, block_rows))
     scratch = Scratch(
@@ -356,8 +365,8 @@ def linear_sums(
         for block in range(start, stop):
             low = block * block_rows
             high = min(low + block_rows, y.size)
-            share = _part(weight, low, high)
-            _add_block(matrix, y[low:high], share, w, direction, beta, low, scratch)
+            share = _part(weights, low, high)
+            _add_block(mine, ys[low:high], share, w, direction, beta, low, scratch)
             _push(scratch.tree, block - start)
         _drain(scratch.tree, stop - start, parts[task])
 
