@@ -189,7 +189,7 @@ class Products(Design):
         product = np.asarray(self.array @ w[:-1], np.float64)
         return np.ravel(product) + w[-1]
 
-    def _project(self, slope: Vector) -> Vector:
+    def _project(self, slope: Array) -> Vector:
         try:
             product = self.array.T @ slope
         except NotImplementedError:
@@ -221,7 +221,7 @@ def _predict(array: Array, w: Vector) -> Vector:
     return out
 
 
-def _curvature(predicted: Vector, y: Vector, weight: Vector | None, beta: float) -> Vector:
+def _curvature(predicted: Vector, y: Vector, weight: Vector | None, beta: float) -> Array:
     return smooth_l1_hess(predicted, y, beta=beta, weight=weight, reduction="sum")
 
 
