@@ -69,6 +69,15 @@ def set_num_threads(n: int) -> None:
     ValueError
         If `n` is below 1 or above 1024.
 
+    See Also
+    --------
+    get_num_threads : The number, also before it was set.
+
+    Notes
+    -----
+    Calls use fewer threads than this for small arrays, which are not worth
+    waking one, and where threads are not safe. It has no effect on GPUs.
+
     Examples
     --------
     >>> import smoothl1 as sl

@@ -39,9 +39,22 @@ REMEDIES = {
 class Reduction(StrEnum):
     """How element losses are combined; plain strings work everywhere too.
 
+    Attributes
+    ----------
+    NONE
+        "none": not at all, one loss for each element.
+    MEAN
+        "mean": averaged over the reduced axes.
+    SUM
+        "sum": added over the reduced axes.
+    AUTO
+        "auto": the same as "mean".
+
     Examples
     --------
-    >>> from smoothl1 import Reduction
+    >>> from smoothl1 import Reduction, smooth_l1_loss
+    >>> float(smooth_l1_loss([0.0, 4.0], 1.0, reduction=Reduction.SUM))
+    3.0
     >>> Reduction("mean") == "mean"
     True
 
