@@ -165,7 +165,7 @@ class SmoothL1Loss:
                [1.625]])
 
         """
-        if not isinstance(dims, Iterable):
+        if not isinstance(dims, Iterable) or isinstance(dims, (str, bytes)):
             raise TypeError(f"dims must be a sequence of integers, got {dims!r}")
         return self.forward_with_reduction(x, target, "mean", axis=tuple(dims), keepdims=True)
 
@@ -497,6 +497,8 @@ def _save(path: PathLike, kind: str, parameters: dict[str, Any]) -> None:
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(target)
+    except OSError as error:  # names the file that the caller knows
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -508,9 +510,16 @@ def _load(path: PathLike, kind: type[Any]) -> Any:
         record = json.loads(content)
     except ValueError as error:
         raise ValueError(f"{name} is not a JSON file: {error}") from None
-    found = record.pop("type", None) if isinstance(record, dict) else None
-    if found != kind.__name__ or set(record) != {"beta", "reduction"}:
-        raise ValueError(f"{name} does not hold a {kind.__name__}")
+    if not isinstance(record, dict) or "type" not in record:
+        raise ValueError(f"{name} does not hold a {kind.__name__}: it has no entry 'type'")
+    found = record.pop("type")
+    if found != kind.__name__:
+        raise ValueError(f"{name} does not hold a {kind.__name__}: its type is {found!r}")
+    if set(record) != {"beta", "reduction"}:
+        raise ValueError(
+            f"{name} does not hold a {kind.__name__}: its entries must be type, beta and "
+            f"reduction, got {', '.join(['type', *record])}"
+        )
     try:
         return kind(**record)
     except (TypeError, ValueError) as error:

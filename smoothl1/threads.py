@@ -90,7 +90,7 @@ def set_num_threads(n: int) -> None:
     """
     global _threads
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"n must be an integer, got {type(n).__name__}")
+        raise TypeError(f"n must be an integer, got {n!r}")
     if not 1 <= n <= MOST_THREADS:
         raise ValueError(f"n must be between 1 and {MOST_THREADS}, got {n}")
     _threads = int(n)
