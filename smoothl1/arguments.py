@@ -43,7 +43,9 @@ def vector(name: str, value: Any, size: int | None) -> Vector:
         value = np.asarray(numbers(name, value), np.float64)
     if value.ndim != 1 or size not in (None, value.size):
         wanted = "one dimension" if size is None else f"shape {(size,)}"
-        raise ValueError(f"{name} must have {wanted}, got shape {value.shape}")
+        flat = value.ndim > 1 and value.size in (size, max(value.shape))
+        hint = f"; pass {name}.ravel()" if flat and name.isidentifier() else ""
+        raise ValueError(f"{name} must have {wanted}, got shape {value.shape}{hint}")
     return np.ascontiguousarray(value)
 
 

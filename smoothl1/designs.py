@@ -61,7 +61,10 @@ class Dense(Design):
         refuse_masked("X", X)
         array = numbers("X", X)
         if isinstance(array, float) or array.ndim != 2:
-            raise ValueError(f"X must have two dimensions (rows, columns), got {_shape(array)}")
+            hint = "; pass X[:, None] for one column" if np.ndim(array) == 1 else ""
+            raise ValueError(
+                f"X must have two dimensions (rows, columns), got {_shape(array)}{hint}"
+            )
         self.shape = array.shape
         self.array = array
         self._y, self._weight, self._beta = y, weight, beta
@@ -140,7 +143,7 @@ class Products(Design):
 
         if sparse.issparse(X):
             if X.ndim != 2:
-                raise ValueError(f"X must have two dimensions (rows, columns), got {X.shape}")
+                raise ValueError(f"X must have two dimensions (rows, columns), got shape {X.shape}")
             if X.dtype.kind not in "fiu" or X.dtype.itemsize > 8:
                 raise TypeError(f"X must hold real numbers of at most 64 bits, got {X.dtype}")
             X = X if X.format in ("csr", "csc") else X.tocsr()
@@ -189,11 +192,13 @@ class Products(Design):
         product = np.asarray(self.array @ w[:-1], np.float64)
         return np.ravel(product) + w[-1]
 
-    def _project(self, slope: Vector) -> Vector:
+    def _project(self, slope: Array) -> Vector:
         try:
             product = self.array.T @ slope
         except NotImplementedError:
-            raise TypeError("X must have a product with its transpose (rmatvec)") from None
+            raise TypeError(
+                "X must have a product with its transpose, got an operator without rmatvec"
+            ) from None
         return np.append(np.ravel(product), slope.sum())
 
 
@@ -221,7 +226,7 @@ def _predict(array: Array, w: Vector) -> Vector:
     return out
 
 
-def _curvature(predicted: Vector, y: Vector, weight: Vector | None, beta: float) -> Vector:
+def _curvature(predicted: Vector, y: Vector, weight: Vector | None, beta: float) -> Array:
     return smooth_l1_hess(predicted, y, beta=beta, weight=weight, reduction="sum")
 
 

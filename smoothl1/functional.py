@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from . import backend
 from .calls import Call, Wanted
@@ -18,9 +18,40 @@ from .validate import (
     check_wrt,
 )
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .signatures import (
+        Floats,
+        GradOut,
+        Numbers,
+        Options,
+        Out,
+        Scalar,
+        ToElements,
+        ToScalar,
+        ToSlopes,
+    )
+
 _DIVIDES = {"mean": True, "auto": True, "sum": False}  # reductions of the short way
 
 
+@overload
+def smooth_l1_loss(
+    x: Numbers, target: Numbers, *, beta: Numbers = ..., **options: Unpack[ToScalar]
+) -> Scalar: ...  # fmt: skip
+@overload
+def smooth_l1_loss(
+    x: Numbers, target: Numbers, *, beta: Numbers = ..., **options: Unpack[ToElements]
+) -> Floats: ...  # fmt: skip
+@overload
+def smooth_l1_loss(
+    x: Any, target: Any, *, beta: Any = ..., out: Out, **options: Unpack[Options]
+) -> Out: ...  # fmt: skip
+@overload
+def smooth_l1_loss(
+    x: Any, target: Any, *, beta: Any = ..., out: Any = ..., **options: Unpack[Options]
+) -> Any: ...  # fmt: skip
 def smooth_l1_loss(
     x: Any,
     target: Any,
@@ -33,7 +64,7 @@ def smooth_l1_loss(
     where: Any = None,
     normalizer: float | None = None,
     dtype: Any = None,
-    out: Array | None = None,
+    out: Any = None,
 ) -> Any:
     """Smooth L1 loss of ``x - target``, elementwise or reduced.
 
@@ -75,22 +106,31 @@ def smooth_l1_loss(
     Returns
     -------
     scalar or ndarray
-        A NumPy scalar if all axes are reduced and `out` is not given.
+        The loss, in the unit of `x`; `out` if it was given. A NumPy scalar if
+        all axes are reduced, and a 0-d array in other libraries.
 
     Raises
     ------
     TypeError
         For kinds of array and dtypes other than those above.
     ValueError
-        For values and shapes that are not allowed; nothing is computed then.
+        For values and shapes that are not allowed. No error leaves anything in
+        `out`: all checks come first.
+
+    See Also
+    --------
+    smooth_l1_grad : Its gradient.
+    smooth_l1_value_and_grad : Both from one pass over the data.
+    smooth_l1_hess : The diagonal of its Hessian.
+    huber_loss : `beta` times this loss.
 
     Notes
     -----
     Elements are computed in float64 and rounded once. Those of float64 are
     within 1 ulp of the exact loss of the rounded difference x - target.
     Sums run in float64 in one fixed order: results have the same bits for
-    any number of threads and any strides. A NaN gives NaN; the mean of
-    nothing is NaN, the sum 0.
+    any number of threads and any strides. A NaN gives NaN, an infinite
+    difference an infinite loss; the mean of nothing is NaN, the sum 0.
 
     References
     ----------
@@ -105,6 +145,13 @@ def smooth_l1_loss(
     0.6666666666666666
     >>> sl.smooth_l1_loss([0.0, 1.0, 3.0], 1.0, reduction="none")
     array([0.5, 0. , 1.5])
+
+    One loss per row, of rows of which some elements are missing:
+
+    >>> import numpy as np
+    >>> x = np.array([[0.0, 1.0, np.nan], [2.0, np.nan, 4.0]])
+    >>> sl.smooth_l1_loss(x, 1.0, axis=1, where=~np.isnan(x))
+    array([0.25, 1.5 ])
 
     """
     if (
@@ -136,6 +183,22 @@ def smooth_l1_loss(
     return _wrap(backend.choose(problem).loss(problem, out), problem, out)
 
 
+@overload
+def huber_loss(
+    x: Numbers, target: Numbers, *, delta: Numbers = ..., **options: Unpack[ToScalar]
+) -> Scalar: ...  # fmt: skip
+@overload
+def huber_loss(
+    x: Numbers, target: Numbers, *, delta: Numbers = ..., **options: Unpack[ToElements]
+) -> Floats: ...  # fmt: skip
+@overload
+def huber_loss(
+    x: Any, target: Any, *, delta: Any = ..., out: Out, **options: Unpack[Options]
+) -> Out: ...  # fmt: skip
+@overload
+def huber_loss(
+    x: Any, target: Any, *, delta: Any = ..., out: Any = ..., **options: Unpack[Options]
+) -> Any: ...  # fmt: skip
 def huber_loss(
     x: Any,
     target: Any,
@@ -148,32 +211,53 @@ def huber_loss(
     where: Any = None,
     normalizer: float | None = None,
     dtype: Any = None,
-    out: Array | None = None,
+    out: Any = None,
 ) -> Any:
-    """Huber loss: ``delta`` times the smooth L1 loss with ``beta = delta``.
+    """Huber loss of ``x - target``, elementwise or reduced.
+
+    With r = x - target the loss is r² / 2 where abs(r) < delta, and
+    delta (abs(r) - delta / 2) elsewhere: delta times that of `smooth_l1_loss`
+    with ``beta = delta``.
 
     Parameters
     ----------
-    x, target, reduction, axis, keepdims, weight, where, normalizer, dtype, out
+    x, target : array_like
         As for `smooth_l1_loss`.
     delta : float or array_like, default 1.0
         Finite threshold(s) of at least 0, in the unit of `x`.
+    reduction, axis, keepdims, weight, where, normalizer, dtype, out
+        As for `smooth_l1_loss`.
 
     Returns
     -------
     scalar or ndarray
-        As for `smooth_l1_loss`; in squared units of `x`.
+        As for `smooth_l1_loss`, in the squared unit of `x`.
 
     Raises
     ------
     TypeError, ValueError
         As `smooth_l1_loss`.
 
+    See Also
+    --------
+    smooth_l1_grad : Gradient, to be multiplied by `delta`.
+
+    Notes
+    -----
+    Elements are rounded once, as those of `smooth_l1_loss`, and sums run in the
+    same order. ``delta = 0`` gives 0 for every finite difference.
+
+    References
+    ----------
+    .. [1] P. J. Huber, "Robust estimation of a location parameter", 1964,
+       https://doi.org/10.1214/aoms/1177703732
+
     Examples
     --------
     >>> import smoothl1 as sl
     >>> sl.huber_loss([0.0, 4.0], 0.5, delta=2.0, reduction="none")
     array([0.125, 5.   ])
+
     """
     if (kind := foreign(x, target, delta, weight, where, out)) is not None:
         return kind.run(Call(huber_loss, Wanted.HUBER, {
@@ -189,6 +273,21 @@ def huber_loss(
     return _wrap(backend.choose(problem).loss(problem, out, huber=True), problem, out)
 
 
+@overload
+def smooth_l1_grad(
+    x: Numbers, target: Numbers, *, out: None = ...,
+    wrt: str = ..., grad_output: Numbers | None = ..., **options: Unpack[ToSlopes],
+) -> Floats: ...  # fmt: skip
+@overload
+def smooth_l1_grad(
+    x: Any, target: Any, *, beta: Any = ..., out: Out,
+    wrt: str = ..., grad_output: Any = ..., **options: Unpack[Options],
+) -> Out: ...  # fmt: skip
+@overload
+def smooth_l1_grad(
+    x: Any, target: Any, *, beta: Any = ..., out: Any = ...,
+    wrt: str = ..., grad_output: Any = ..., **options: Unpack[Options],
+) -> Any: ...  # fmt: skip
 def smooth_l1_grad(
     x: Any,
     target: Any,
@@ -201,10 +300,10 @@ def smooth_l1_grad(
     where: Any = None,
     normalizer: float | None = None,
     dtype: Any = None,
-    out: Array | None = None,
+    out: Any = None,
     wrt: str = "x",
     grad_output: Any = None,
-) -> Array:
+) -> Any:
     """Gradient of the (reduced) smooth L1 loss with respect to one argument.
 
     The slope of an element is r / beta where abs(r) < beta, and the sign of r
@@ -215,7 +314,7 @@ def smooth_l1_grad(
     x, target, beta, reduction, axis, keepdims, weight, where, normalizer, dtype
         As for `smooth_l1_loss`.
     out : ndarray, optional
-        Takes the gradient.
+        Takes the gradient; of its exact shape and dtype. May overlap operands.
     wrt : {"x", "target"}, default "x"
         Argument to differentiate by. Axes along which it is broadcast are summed.
     grad_output : array_like, optional
@@ -225,12 +324,23 @@ def smooth_l1_grad(
     Returns
     -------
     ndarray
-        Of the shape of that argument.
+        The gradient, of the shape of that argument and the dtype of the loss;
+        `out` if it was given. Slopes have no unit.
 
     Raises
     ------
     TypeError, ValueError
         As `smooth_l1_loss`.
+
+    See Also
+    --------
+    smooth_l1_value_and_grad : The loss too, from the same pass over the data.
+
+    Notes
+    -----
+    Elements are rounded once; those of float64 are within 1 ulp. Sums along
+    broadcast axes run in float64 in one fixed order. A NaN gives NaN, an
+    infinite difference a slope of 1 or -1, an element that `where` leaves out 0.
 
     Examples
     --------
@@ -256,6 +366,31 @@ def smooth_l1_grad(
     return run.slope(problem, wrt, upstream, out, curvature=False)
 
 
+@overload
+def smooth_l1_value_and_grad(
+    x: Numbers, target: Numbers, *, beta: Numbers = ..., wrt: str = ..., grad_out: None = ...,
+    **options: Unpack[ToScalar],
+) -> tuple[Scalar, Floats]: ...  # fmt: skip
+@overload
+def smooth_l1_value_and_grad(
+    x: Numbers, target: Numbers, *, beta: Numbers = ..., wrt: str = ..., grad_out: None = ...,
+    **options: Unpack[ToElements],
+) -> tuple[Floats, Floats]: ...  # fmt: skip
+@overload
+def smooth_l1_value_and_grad(
+    x: Numbers, target: Numbers, *, wrt: str = ..., out: None = ..., grad_out: None = ...,
+    **options: Unpack[ToSlopes],
+) -> tuple[Any, Floats]: ...  # fmt: skip
+@overload
+def smooth_l1_value_and_grad(
+    x: Any, target: Any, *, beta: Any = ..., wrt: str = ..., out: Out, grad_out: GradOut,
+    **options: Unpack[Options],
+) -> tuple[Out, GradOut]: ...  # fmt: skip
+@overload
+def smooth_l1_value_and_grad(
+    x: Any, target: Any, *, beta: Any = ..., wrt: str = ..., out: Any = ..., grad_out: Any = ...,
+    **options: Unpack[Options],
+) -> tuple[Any, Any]: ...  # fmt: skip
 def smooth_l1_value_and_grad(
     x: Any,
     target: Any,
@@ -268,32 +403,38 @@ def smooth_l1_value_and_grad(
     where: Any = None,
     normalizer: float | None = None,
     dtype: Any = None,
-    out: Array | None = None,
+    out: Any = None,
     wrt: str = "x",
-    grad_out: Array | None = None,
-) -> tuple[Any, Array]:
+    grad_out: Any = None,
+) -> tuple[Any, Any]:
     """Loss and gradient from one pass over the data.
 
     Parameters
     ----------
     x, target, beta, reduction, axis, keepdims, weight, where, normalizer, dtype
         As for `smooth_l1_loss`.
-    out, grad_out : ndarray, optional
-        Take the loss and the gradient.
+    out : ndarray, optional
+        Takes the loss; of its exact shape and dtype. May overlap operands.
     wrt : {"x", "target"}, default "x"
-        Argument to differentiate by.
+        Argument to differentiate by. Axes along which it is broadcast are summed.
+    grad_out : ndarray, optional
+        Takes the gradient, as `out` does the loss; apart from it in memory.
 
     Returns
     -------
     loss : scalar or ndarray
         Bit for bit the result of `smooth_l1_loss`.
     grad : ndarray
-        The result of `smooth_l1_grad`.
+        The result of `smooth_l1_grad`, of the shape of the argument `wrt`.
 
     Raises
     ------
     TypeError, ValueError
         As `smooth_l1_loss`.
+
+    See Also
+    --------
+    optimize.LinearObjective : The same for linear models, with products by X.
 
     Notes
     -----
@@ -345,6 +486,18 @@ def smooth_l1_value_and_grad(
     return _wrap(loss, problem, out), grad
 
 
+@overload
+def smooth_l1_hess(
+    x: Numbers, target: Numbers, *, out: None = ..., **options: Unpack[ToSlopes],
+) -> Floats: ...  # fmt: skip
+@overload
+def smooth_l1_hess(
+    x: Any, target: Any, *, beta: Any = ..., out: Out, **options: Unpack[Options],
+) -> Out: ...  # fmt: skip
+@overload
+def smooth_l1_hess(
+    x: Any, target: Any, *, beta: Any = ..., out: Any = ..., **options: Unpack[Options],
+) -> Any: ...  # fmt: skip
 def smooth_l1_hess(
     x: Any,
     target: Any,
@@ -357,8 +510,8 @@ def smooth_l1_hess(
     where: Any = None,
     normalizer: float | None = None,
     dtype: Any = None,
-    out: Array | None = None,
-) -> Array:
+    out: Any = None,
+) -> Any:
     """Diagonal of the Hessian of the (reduced) smooth L1 loss in ``x``.
 
     The curvature of an element is 1 / beta where abs(r) < beta, and 0
@@ -369,17 +522,24 @@ def smooth_l1_hess(
     x, target, beta, reduction, axis, keepdims, weight, where, normalizer, dtype
         As for `smooth_l1_loss`.
     out : ndarray, optional
-        Takes the result.
+        Takes the result; of its exact shape and dtype. May overlap operands.
 
     Returns
     -------
     ndarray
-        Of the shape of `x`; axes along which it is broadcast are summed.
+        The diagonal, of the shape of `x` and the dtype of the loss, in the
+        inverse unit of `x`. Axes along which `x` is broadcast are summed.
 
     Raises
     ------
     TypeError, ValueError
         As `smooth_l1_loss`.
+
+    Notes
+    -----
+    Without broadcasting all other second derivatives are 0. ``beta = 0`` gives
+    0, a NaN gives NaN, an infinite difference 0. Sums are those of
+    `smooth_l1_grad`.
 
     Examples
     --------

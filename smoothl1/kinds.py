@@ -79,7 +79,10 @@ class _Torch(ReadableKind):
                 return np.asarray(array.view(torch.int16).numpy().view(named_dtype("bfloat16")))
             return np.asarray((array.resolve_neg() if array.is_neg() else array).numpy())
         except (RuntimeError, TypeError) as error:
-            raise TypeError(f"{name} has no memory that NumPy can read: {error}") from None
+            raise TypeError(
+                f"{name} must be a tensor that NumPy can read, got dtype {array.dtype} on "
+                f"{array.device}: {error}"
+            ) from None
 
     def wrap(self, result: Array, like: Any) -> Any:
         torch = sys.modules["torch"]

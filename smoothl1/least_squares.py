@@ -53,13 +53,19 @@ def least_squares_loss(beta: float) -> Callable[[Any], Array]:
 
     Raises
     ------
+    TypeError
+        If `beta` is not a real number.
     ValueError
-        If `beta` is not finite and above 0.
+        If it is not finite and above 0.
 
     Notes
     -----
     SciPy's cost is then beta times the sum of the smooth L1 losses, which is the
     sum of Huber losses, as with ``loss="huber"``.
+
+    References
+    ----------
+    .. [1] https://docs.scipy.org/doc/scipy/reference/generated/scipy.optimize.least_squares.html
 
     Examples
     --------

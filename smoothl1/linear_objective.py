@@ -120,11 +120,38 @@ class LinearObjective(Objective):
         return self._fit_intercept
 
     def w0(self) -> Vector:
-        """Return parameters to start from: zeros."""
+        """Return parameters to start from.
+
+        Returns
+        -------
+        ndarray of shape (p,) or (p + 1,)
+            Zeros: the coefficients, then the intercept if there is one.
+
+        """
         return np.zeros(self._design.shape[1] + self.fit_intercept)
 
     def hess(self, w: Any) -> Array:
-        """Hessian at `w`, a dense matrix of shape (w.size, w.size)."""
+        """Return the Hessian, with the penalty.
+
+        Parameters
+        ----------
+        w : array_like of shape (p,) or (p + 1,)
+            Parameters.
+
+        Returns
+        -------
+        ndarray of shape (w.size, w.size)
+            Hessian at `w`, dense and float64.
+
+        Examples
+        --------
+        >>> from smoothl1.optimize import LinearObjective
+        >>> objective = LinearObjective([[0.0], [2.0]], [1.0, 1.0], beta=0.5, l2=0.1)
+        >>> objective.hess([0.0, 1.0])
+        array([[4.1, 2. ],
+               [2. , 2. ]])
+
+        """
         w = self._check(w)
         matrix = self._design.curvature_matrix(self._padded(w))[: w.size, : w.size] / self._total
         matrix[np.diag_indices(w.size)] += self._penalty
@@ -142,19 +169,31 @@ class LinearObjective(Objective):
         return self._penalty * v
 
     def predict(self, w: Any, X: Any = None) -> Any:
-        """Values of the model at `w`, for the rows of `X` or of the data.
+        """Return the values of the model, for the rows of `X` or of the data.
 
         Parameters
         ----------
         w : array_like of shape (p,) or (p + 1,)
             Parameters.
-        X : array_like, sparse matrix or LinearOperator of shape (m, p), optional
-            Rows to predict for.
+        X : array_like, Dask array, sparse matrix or LinearOperator of shape (m, p), optional
+            Rows to predict for; those of the data by default.
 
         Returns
         -------
         ndarray or Dask array of shape (n,) or (m,)
-            Float64; lazy if the rows are.
+            Float64, in the unit of `y`; lazy if the rows are.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for the arguments of `LinearObjective`.
+
+        Examples
+        --------
+        >>> from smoothl1.optimize import LinearObjective
+        >>> objective = LinearObjective([[0.0], [1.0]], [1.0, 4.0])
+        >>> objective.predict([2.0, 1.0], [[3.0], [4.0]])
+        array([7., 9.])
 
         """
         w = self._padded(self._check(w))
@@ -199,6 +238,8 @@ class LinearObjective(Objective):
 
         Raises
         ------
+        TypeError
+            If `options` hold what the objective gives: `fun`, `x0`, `jac`, `args`.
         ValueError
             If the objective is not finite at `w0`, or the method needs second
             derivatives and beta is 0.
@@ -209,6 +250,21 @@ class LinearObjective(Objective):
         scale them to about one first. While no residual is below beta the
         Hessian is 0; Newton-CG and the like then get the curvature of
         parabolas that touch the losses from above, since they would stop.
+
+        References
+        ----------
+        .. [1] https://docs.scipy.org/doc/scipy/reference/generated/scipy.optimize.minimize.html
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from smoothl1.optimize import LinearObjective
+        >>> X = np.arange(10.0)[:, None]
+        >>> y = 2.0 * X[:, 0] + 1.0
+        >>> y[9] = 100.0
+        >>> result = LinearObjective(X, y, beta=0.1).minimize(method="trust-exact")
+        >>> result.success, result.coef.round(1), result.n_outliers
+        (True, array([2.]), 1)
 
         """
         return self._minimize(self.w0() if w0 is None else w0, method, progress, options)

@@ -27,33 +27,97 @@ class Objective(ABC):
 
     @property
     def beta(self) -> float:
-        """Threshold."""
+        """Threshold, in the unit of the residuals."""
         return self._beta
 
     @property
     def reduction(self) -> Reduction:
-        """How losses are combined."""
+        """How losses are combined, "mean" or "sum"."""
         return self._reduction
 
     def __call__(self, w: Any) -> tuple[float, Vector]:
-        """Value and gradient, for ``scipy.optimize.minimize(..., jac=True)``."""
+        """Return value and gradient, for ``scipy.optimize.minimize(..., jac=True)``.
+
+        Parameters
+        ----------
+        w : array_like of shape (k,)
+            Parameters.
+
+        Returns
+        -------
+        value : float
+            Value at `w`.
+        gradient : ndarray of shape (k,)
+            Gradient at `w`, a new float64 array.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `w` is no vector of numbers of that length.
+
+        Examples
+        --------
+        >>> from smoothl1.optimize import LinearObjective
+        >>> objective = LinearObjective([[0.0], [1.0]], [1.0, 4.0], reduction="sum")
+        >>> objective([2.0, 1.0])  # residuals are 0 and -1
+        (0.5, array([-1., -1.]))
+
+        """
         value, gradient = self._evaluate(self._check(w))
         return value, gradient.copy()
 
     def fun(self, w: Any) -> float:
-        """Value at `w`, a Python float."""
+        """Return the value.
+
+        Parameters
+        ----------
+        w : array_like of shape (k,)
+            Parameters.
+
+        Returns
+        -------
+        float
+            Value at `w`.
+
+        """
         return self(w)[0]
 
     def jac(self, w: Any) -> Vector:
-        """Gradient at `w`, a fresh float64 array."""
+        """Return the gradient.
+
+        Parameters
+        ----------
+        w : array_like of shape (k,)
+            Parameters.
+
+        Returns
+        -------
+        ndarray of shape (k,)
+            Gradient at `w`, a new float64 array.
+
+        """
         return self(w)[1]
 
     @abstractmethod
     def hess(self, w: Any) -> Array:
-        """Hessian at `w`."""
+        """Return the Hessian, a matrix."""
 
     def hessp(self, w: Any, v: Any) -> Vector:
-        """Product of the Hessian at `w` with `v`."""
+        """Return the product of the Hessian with a vector.
+
+        Parameters
+        ----------
+        w : array_like of shape (k,)
+            Parameters.
+        v : array_like of shape (k,)
+            Vector to multiply with.
+
+        Returns
+        -------
+        ndarray of shape (k,)
+            The product at `w`, float64.
+
+        """
         w, v = self._check(w), self._check(v, "v")
         return self._loss_product(w, v) + self._penalty_product(v)
 

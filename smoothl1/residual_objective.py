@@ -43,7 +43,14 @@ class ResidualObjective(Objective):
     Notes
     -----
     ``hess`` and ``hessp`` are those of Gauss and Newton: they leave out the
-    second derivatives of the residuals.
+    second derivatives of the residuals. Values and derivatives of the residuals at
+    the last parameters are kept, so ``fun``, ``jac`` and ``hess`` at the same point
+    call `residual` and `jac` once.
+
+    References
+    ----------
+    .. [1] J. Nocedal, S. J. Wright, "Numerical Optimization", chapter 10, 2006,
+       https://doi.org/10.1007/978-0-387-40065-5
 
     Examples
     --------
@@ -58,7 +65,7 @@ class ResidualObjective(Objective):
 
     """
 
-    _residuals_at: tuple[Vector, Vector, float, Vector] | None = None
+    _residuals_at: tuple[Vector, Vector, float, Array] | None = None
     _jacobian_at: tuple[Vector, Any] | None = None
 
     def __init__(
@@ -80,7 +87,28 @@ class ResidualObjective(Objective):
         self._residual, self._jac = residual, jac
 
     def hess(self, w: Any) -> Array:
-        """Hessian of Gauss and Newton at `w`, a dense matrix."""
+        """Return the Hessian of Gauss and Newton.
+
+        Parameters
+        ----------
+        w : array_like of shape (k,)
+            Parameters.
+
+        Returns
+        -------
+        ndarray of shape (k, k)
+            Hessian at `w` without the second derivatives of the residuals, dense.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from smoothl1.optimize import ResidualObjective
+        >>> t = np.array([1.0, 2.0])
+        >>> objective = ResidualObjective(lambda p: p * t, lambda p: t[:, None], beta=0.5)
+        >>> objective.hess([0.1])
+        array([[5.]])
+
+        """
         w = self._check(w)
         curvature, jacobian = self._curvature(w)
         product = jacobian.T @ (
@@ -111,7 +139,7 @@ class ResidualObjective(Objective):
 
         Parameters
         ----------
-        w0 : array_like
+        w0 : array_like of shape (k,)
             Parameters to start from.
         method, progress, **options
             As for `LinearObjective.minimize`.
@@ -121,6 +149,21 @@ class ResidualObjective(Objective):
         scipy.optimize.OptimizeResult
             With `n_outliers`, the number of residuals of at least beta.
 
+        Raises
+        ------
+        TypeError, ValueError
+            As `LinearObjective.minimize`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from smoothl1.optimize import ResidualObjective
+        >>> y = np.array([1.0, 1.1, 0.9, 30.0])
+        >>> objective = ResidualObjective(lambda p: p - y, "2-point", beta=0.5)
+        >>> result = objective.minimize([0.0])
+        >>> result.x.round(3), result.n_outliers
+        (array([1.167]), 1)
+
         """
         return self._minimize(w0, method, progress, options)
 
@@ -129,13 +172,25 @@ class ResidualObjective(Objective):
         result.n_outliers = int(np.count_nonzero(np.abs(residual) >= self.beta))
 
     def fun(self, w: Any) -> float:
-        """Value at `w`, a Python float, without the derivatives of the residuals."""
+        """Return the value, without computing the derivatives of the residuals.
+
+        Parameters
+        ----------
+        w : array_like of shape (k,)
+            Parameters.
+
+        Returns
+        -------
+        float
+            Value at `w`.
+
+        """
         return self._losses(self._check(w))[2]
 
     def _check(self, w: Any, name: str = "w") -> Vector:
         return vector(name, w, None)
 
-    def _losses(self, w: Vector) -> tuple[Vector, Vector, float, Vector]:
+    def _losses(self, w: Vector) -> tuple[Vector, Vector, float, Array]:
         """Parameters, residuals, value and slopes; kept for the same parameters."""
         last = self._residuals_at
         if last is None or not np.array_equal(last[0], w):
@@ -152,7 +207,7 @@ class ResidualObjective(Objective):
         _, residual, loss, slope = self._losses(w)
         return loss, np.asarray(self._jacobian(w, residual).T @ slope, np.float64)
 
-    def _curvature(self, w: Vector) -> tuple[Vector, Any]:
+    def _curvature(self, w: Vector) -> tuple[Array, Any]:
         residual = self._losses(w)[1]
         curvature = smooth_l1_hess(
             residual, np.zeros_like(residual), beta=self.beta, weight=self._weight,

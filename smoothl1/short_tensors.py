@@ -27,11 +27,15 @@ def fits(x: Any, target: Any) -> bool:
     """Whether tensors are plain memory of one float type and shape, contiguous, not empty."""
     if _is_compiling() or _tracing() is not None or type(target) not in PLAIN:
         return False
+    try:
+        if x.shape != target.shape:
+            return False
+    except RuntimeError:  # a nested tensor
+        return False
     dtype = x.dtype
     return (
         dtype is target.dtype
         and dtype in FLOATS
-        and x.shape == target.shape
         and 0 < x.numel() < SMALL
         and x.is_cpu
         and target.is_cpu

@@ -130,7 +130,8 @@ class Table:
             except UnicodeEncodeError:
                 raise InputError(f"{self._here()}: the text is not UTF-8") from None
             except (csv.Error, OSError) as error:
-                raise InputError(f"{self._here()}: {error}") from None
+                hint = "; is a quotation mark left open?" if "end of data" in str(error) else ""
+                raise InputError(f"{self._here()}: {error}{hint}") from None
             yield row
 
 

@@ -69,6 +69,15 @@ def set_num_threads(n: int) -> None:
     ValueError
         If `n` is below 1 or above 1024.
 
+    See Also
+    --------
+    get_num_threads : The number, also before it was set.
+
+    Notes
+    -----
+    Calls use fewer threads than this for small arrays, which are not worth
+    waking one, and where threads are not safe. It has no effect on GPUs.
+
     Examples
     --------
     >>> import smoothl1 as sl
@@ -81,7 +90,7 @@ def set_num_threads(n: int) -> None:
     """
     global _threads
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"n must be an integer, got {type(n).__name__}")
+        raise TypeError(f"n must be an integer, got {n!r}")
     if not 1 <= n <= MOST_THREADS:
         raise ValueError(f"n must be between 1 and {MOST_THREADS}, got {n}")
     _threads = int(n)

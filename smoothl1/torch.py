@@ -1,4 +1,9 @@
-"""The loss as a module of PyTorch, in place of `torch.nn.SmoothL1Loss`."""
+"""The loss as a module of PyTorch, in place of `torch.nn.SmoothL1Loss`.
+
+One line of a training script changes::
+
+    from smoothl1.torch import SmoothL1Loss   # instead of: from torch.nn import SmoothL1Loss
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,8 @@ import torch
 from .backend import short_way
 from .functional import smooth_l1_loss
 from .validate import Reduction, check_beta, check_reduction
+
+__all__ = ["SmoothL1Loss"]
 
 
 class SmoothL1Loss(torch.nn.SmoothL1Loss):
@@ -36,6 +43,10 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
     ------
     TypeError, ValueError
         If a parameter is not one of these, when the module is built.
+
+    See Also
+    --------
+    smoothl1.smooth_l1_loss : The function that it calls.
 
     Notes
     -----
@@ -98,27 +109,47 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
             self.register_buffer("beta", beta, persistent=False)
 
     def extra_repr(self) -> str:
-        """Parameters as ``repr`` shows them; those of axes only if they were given."""
+        """Return the parameters as ``repr`` shows them; those of axes only if given.
+
+        Returns
+        -------
+        str
+
+        """
         shown = f"beta={self.beta!r}, reduction={self.reduction!r}"
         if self.axis is not None:
             shown += f", axis={self.axis!r}"
         return shown + (", keepdims=True" if self.keepdims else "")
 
     def forward(self, input: Any, target: Any, *, weight: Any = None, where: Any = None) -> Any:
-        """Loss of ``input - target``.
+        """Return the loss of ``input - target``.
 
         Parameters
         ----------
         input, target : tensor
-            Of shapes that broadcast.
+            Of shapes that broadcast, on one device, as for `smooth_l1_loss`.
         weight : tensor, optional
             Factors of the element losses; "mean" divides by their sum.
         where : tensor of bool, optional
-            Elements to include.
+            Elements to include. The others count nothing, even if they are NaN.
 
         Returns
         -------
         tensor
+            The loss, in the unit of `input`; 0-d if all axes are reduced.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `smooth_l1_loss`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from smoothl1.torch import SmoothL1Loss
+        >>> x = torch.tensor([[0.0, float("nan")], [2.0, 4.0]])
+        >>> SmoothL1Loss(axis=1)(x, torch.tensor(1.0), where=~x.isnan())
+        tensor([0.5000, 1.5000])
 
         """
         if (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from itertools import zip_longest
@@ -33,15 +33,37 @@ REMEDIES = {
     "pandas": "pass {}.to_numpy()",
     "xarray": "pass {}.to_numpy()",
     "scipy": "pass {}.toarray()",
-}
+}  # by the package of the class
+DTYPE_REMEDIES = {
+    "b": "; select elements with where=, or convert with .astype(float)",
+    "f": "; convert with .astype(np.float64) if its precision may be lost",
+    "c": "; take the loss of its absolute value, or of its real and imaginary parts",
+    "O": "; convert with .astype(float), None to nan first",
+    "U": "; convert with .astype(float) if it holds numbers",
+    "m": "; divide by a unit, such as np.timedelta64(1, 's')",
+    "M": "; subtract a date and divide by a unit, such as np.timedelta64(1, 's')",
+}  # by the kind of the dtype
 
 
 class Reduction(StrEnum):
     """How element losses are combined; plain strings work everywhere too.
 
+    Attributes
+    ----------
+    NONE
+        "none": not at all, one loss for each element.
+    MEAN
+        "mean": averaged over the reduced axes.
+    SUM
+        "sum": added over the reduced axes.
+    AUTO
+        "auto": the same as "mean".
+
     Examples
     --------
-    >>> from smoothl1 import Reduction
+    >>> from smoothl1 import Reduction, smooth_l1_loss
+    >>> float(smooth_l1_loss([0.0, 4.0], 1.0, reduction=Reduction.SUM))
+    3.0
     >>> Reduction("mean") == "mean"
     True
 
@@ -75,9 +97,10 @@ def check_beta(beta: Any, name: str = "beta") -> float | Array:
         return value
     seen = values[tuple(slice(None if step else 1) for step in values.strides)]  # each once
     if seen.size and not (seen.min() >= 0 and seen.max() < np.inf):
+        place = tuple(np.argwhere(~((seen >= 0) & (seen < np.inf)))[0].tolist())
         raise ValueError(
-            f"every {name} must be finite and at least 0, got values from "
-            f"{values.min()} to {values.max()}"
+            f"every {name} must be finite and at least 0, got {seen[place]} at index "
+            f"{place[0] if len(place) == 1 else place}"
         )
     return values
 
@@ -129,8 +152,10 @@ def _one_axis(value: Any, axis: Any, ndim: int) -> int:
             f"axis must be None, an integer or a tuple of integers, got {axis!r}"
         ) from None
     if not -ndim <= index < ndim:
-        message = f"axis {index} is out of bounds: the operands have {ndim} dimension(s)"
-        raise np.exceptions.AxisError(message)
+        allowed = f"{-ndim} to {ndim - 1} are allowed" if ndim else "only None and () are allowed"
+        raise np.exceptions.AxisError(
+            f"axis {index} is out of bounds: the operands have {ndim} dimension(s), {allowed}"
+        )
     return index % ndim
 
 
@@ -146,7 +171,7 @@ def check_dtype(dtype: Any, natural: str) -> np.dtype[Any]:
         return named_dtype(natural)
     try:
         chosen = named_dtype("bfloat16") if dtype == "bfloat16" else np.dtype(dtype)
-    except (TypeError, ValueError, SyntaxError, ImportError) as error:
+    except (TypeError, ValueError, SyntaxError) as error:
         raise TypeError(f"dtype must be one of {', '.join(FLOATS)}, got {dtype!r}") from error
     if chosen.name not in FLOATS or not chosen.isnative:
         raise TypeError(f"dtype must be one of {', '.join(FLOATS)}, got {dtype!r}")
@@ -155,10 +180,12 @@ def check_dtype(dtype: Any, natural: str) -> np.dtype[Any]:
 
 @lru_cache(maxsize=8)
 def named_dtype(name: str) -> np.dtype[Any]:
-    """Return the dtype of a name; bfloat16 needs ml_dtypes to be loaded."""
+    """Return the dtype of a name; bfloat16 needs ml_dtypes."""
     if name == "bfloat16":
-        import ml_dtypes
-
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise ImportError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from None
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(name)
 
@@ -197,13 +224,16 @@ def check_fit(name: str, out: Any, shape: tuple[int, ...], dtype: Any) -> None:
     if out.shape != shape:
         raise ValueError(f"{name} must have the shape of the result {shape}, got {out.shape}")
     if out.dtype != dtype:
-        raise TypeError(f"{name} must have the dtype of the result {dtype}, got {out.dtype}")
+        raise TypeError(
+            f"{name} must have the dtype of the result {dtype}, got {out.dtype}; "
+            "dtype= chooses that of the result"
+        )
 
 
 def check_separate(out: Array | None, grad_out: Array | None) -> None:
     """Refuse two outputs that share memory."""
     if out is not None and grad_out is not None and share_memory(out, grad_out):
-        raise ValueError("out and grad_out must not share memory")
+        raise ValueError("out and grad_out must not share memory; pass two arrays of their own")
 
 
 def _overlaps_itself(array: Array) -> bool:
@@ -286,36 +316,46 @@ def _from_sequence(name: str, value: Sequence[Any]) -> Array:
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name} is not a rectangular list of numbers: {error}") from None
+        raise ValueError(
+            f"{name} is not a rectangular list of numbers: {error}; fill up short rows, and "
+            "leave that out with where="
+        ) from None
+    except (RuntimeError, TypeError) as error:  # of a library whose arrays are in the list
+        kinds = ", ".join(sorted({_type_name(item) for item in value}))
+        raise TypeError(f"{name} must be a list of numbers, got {kinds} in it: {error}") from None
 
 
 def _refuse_dtype(name: str, dtype: np.dtype[Any]) -> NoReturn:
-    hint = ""
-    if dtype.kind == "b":
-        hint = "; select elements with where=, or convert with .astype(float)"
-    elif dtype.kind == "f":
-        hint = "; convert with .astype(np.float64) if its precision may be lost"
+    hint = DTYPE_REMEDIES.get(dtype.kind, "")
     raise TypeError(f"{name} has dtype {dtype}, allowed are {', '.join(FLOATS)} and integers{hint}")
 
 
 def _refuse_kind(name: str, value: Any) -> NoReturn:
-    packages = [base.__module__ for base in type(value).__mro__]
-    hint = next(
-        (
-            remedy.replace("{}", name)
-            for package in packages
-            for prefix, remedy in REMEDIES.items()
-            if package == prefix or package.startswith(prefix + ".")
-        ),
-        f"pass np.asarray({name}) if that loses nothing",
-    )
+    got, hint = _type_name(value), _kind_remedy(value)
     raise TypeError(
-        f"{name} must be a numpy.ndarray, a list or a number, got {_type_name(value)}; {hint}"
+        f"{name} must be a numpy.ndarray, a list or a number, got {got}" + hint.replace("{}", name)
     )
+
+
+def _kind_remedy(value: Any) -> str:
+    """What to pass instead of an array of an unknown kind."""
+    if isinstance(value, (str, bytes)):
+        return ""
+    if isinstance(value, complex):
+        return DTYPE_REMEDIES["c"]
+    for base in type(value).__mro__:
+        for prefix, remedy in REMEDIES.items():
+            if base.__module__ == prefix or base.__module__.startswith(prefix + "."):
+                return "; " + remedy
+    if any(hasattr(value, name) for name in ("__array__", "__array_interface__", "__buffer__")):
+        return "; pass np.asarray({}) if that loses nothing"
+    return "; pass list({}) if its order means something" if isinstance(value, Iterable) else ""
 
 
 def booleans(where: Any) -> Array:
     """Return a selection as an array of booleans."""
+    if isinstance(where, (int, float, complex, str)) and not isinstance(where, (bool, np.generic)):
+        raise TypeError(f"where must be True, False or an array of booleans, got {where!r}")
     if not (_is_plain(type(where)) or isinstance(where, (bool, np.generic, list, tuple))):
         _refuse_kind("where", where)
     array = _from_sequence("where", where) if isinstance(where, (list, tuple)) else where
@@ -323,7 +363,10 @@ def booleans(where: Any) -> Array:
     if array.size == 0 and isinstance(where, (list, tuple)):  # an empty list has no type
         array = array.astype(np.bool_)
     if array.dtype != np.bool_:
-        raise TypeError(f"where must be boolean, got dtype {array.dtype}")
+        raise TypeError(
+            f"where must be boolean, got dtype {array.dtype}; pass where != 0 to select elements, "
+            "or weight= for factors"
+        )
     return array
 
 
@@ -339,7 +382,9 @@ def _as_float(name: str, value: Any) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{name} is too large for a float64, got {value!r}") from None
+        raise ValueError(
+            f"{name} is too large for a float64, got an integer of {value.bit_length()} bits"
+        ) from None
 
 
 def check_flag(name: str, value: Any) -> bool:

@@ -80,13 +80,15 @@ def run_on_views(kind: ReadableKind, call: Call, arrays: dict[str, Any]) -> Any:
 
 def own_arrays(kind: Kind, call: Call) -> dict[str, Any]:
     """Arrays of a kind among the arguments; a TypeError if there are others."""
-    own = {}
-    for name, value in call.arrays().items():
-        if kind.holds(value):
-            own[name] = value
-        elif hasattr(value, "shape") and not isinstance(value, np.generic):
+    given = call.arrays()
+    own = {name: value for name, value in given.items() if kind.holds(value)}
+    for name, value in given.items():
+        if name not in own and hasattr(value, "shape") and not isinstance(value, np.generic):
             got = f"{type(value).__module__}.{type(value).__qualname__}"
-            raise TypeError(f"arrays must be of one kind, got {kind.name} and, for {name}, {got}")
+            raise TypeError(
+                f"all arrays must be of one kind, got {kind.name} for {next(iter(own))} and {got} "
+                f"for {name}; convert one of them"
+            )
     return own
 
 

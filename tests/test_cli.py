@@ -142,7 +142,7 @@ def test_outputs(capsys, table, tmp_path):
         ("a,y\n1,2\n2,3\n", ["--beta", "0", "--method", "trust-exact"], "does not work with"),
         ("a,y\n1,2\n2,3\n", ["--output", "/no/such/c.csv"], "no such folder as '/no/such'"),
         ("a,y\n1,2\n2,3\n", ["--delimiter", "ab"], "--delimiter must be one character"),
-        ('a,y\n1,"2\n', [], "unexpected end of data"),
+        ('a,y\n1,"2\n', [], "unexpected end of data; is a quotation mark left open?"),
     ],
 )
 def test_bad_input_is_one_line(capsys, tmp_path, text, arguments, message):

@@ -258,7 +258,7 @@ def test_outputs_that_overlap():
 
 def test_arrays_of_other_kinds():
     x = to_device(np.arange(4.0))
-    with pytest.raises(TypeError, match="arrays must be of one kind, got numba device array and"):
+    with pytest.raises(TypeError, match="arrays must be of one kind, got numba device array for"):
         sl.smooth_l1_loss(x, np.arange(4.0))
     records = np.zeros(4, [("a", "i1"), ("b", "f8")])
     with pytest.raises(ValueError, match="x must lie at whole elements on a GPU, got address"):

@@ -449,7 +449,7 @@ class Table:
     ("change", "error", "message"),
     [
         ({"X": np.zeros((0, 2)), "y": []}, ValueError, "X must have at least one row, got none"),
-        ({"X": np.zeros(3)}, ValueError, r"X must have two dimensions .* got shape \(3,\)"),
+        ({"X": np.zeros(3)}, ValueError, r"X must have two .* got shape \(3,\); pass X\[:, None\]"),
         ({"X": 1.0}, ValueError, "X must have two dimensions .* got a number"),
         ({"X": np.zeros((3, 2), complex)}, TypeError, "X has dtype complex128"),
         ({"X": np.zeros((3, 2), bool)}, TypeError, "X has dtype bool"),
@@ -462,7 +462,7 @@ class Table:
         (
             {"y": [[1.0], [2.0], [3.0]]},
             ValueError,
-            r"y must have one dimension, got shape \(3, 1\)",
+            r"y must have one dimension, got shape \(3, 1\); pass y.ravel\(\)",
         ),
         ({"y": [1.0, np.nan, 2.0]}, ValueError, "y must be finite, got nan at index 1"),
         ({"y": ["a", "b", "c"]}, TypeError, "y has dtype"),

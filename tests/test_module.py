@@ -76,7 +76,7 @@ def test_what_a_stateless_module_has():
     loss = sl.SmoothL1Loss(beta=0.5)
     assert loss.state_dict() == {}
     assert loss.load_state_dict({}) is None
-    with pytest.raises(ValueError, match=r"state must be empty, got the keys \['w'\]"):
+    with pytest.raises(ValueError, match=r"state must be empty, .* got the keys \['w'\]"):
         loss.load_state_dict({"w": 1})
     assert (loss.num_params(), loss.devices()) == (0, [])
     for same in (
@@ -96,12 +96,24 @@ def test_files(tmp_path):
     config.save(str(path))
     assert sl.SmoothL1LossConfig.load(path) == config
     assert json.loads(path.read_text())["beta"] == 0.1
-    with pytest.raises(ValueError, match="does not hold a SmoothL1Loss"):
+    with pytest.raises(ValueError, match="SmoothL1Loss: its type is 'SmoothL1LossConfig'"):
+        sl.SmoothL1Loss.load_file(path)
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match="not hold a SmoothL1Loss: it has no entry 'type'"):
+        sl.SmoothL1Loss.load_file(path)
+    path.write_text('{"type": "SmoothL1Loss", "beta": 1.0}')
+    with pytest.raises(ValueError, match=r"must be type, beta and reduction, got type, beta$"):
         sl.SmoothL1Loss.load_file(path)
     path.write_text("{")
     with pytest.raises(ValueError, match="is not a JSON file"):
         sl.SmoothL1Loss.load_file(path)
     assert [p.name for p in tmp_path.iterdir()] == ["loss.json"]
+
+
+def test_a_file_that_cannot_be_written_is_named_as_it_was_given(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        sl.SmoothL1Loss().save_file(tmp_path / "missing" / "loss.json")
+    assert caught.value.filename == str(tmp_path / "missing" / "loss.json")
 
 
 def test_config_builds_a_module():
@@ -133,3 +145,5 @@ def test_a_file_that_holds_something_else_is_named(tmp_path, content):
 def test_dims_must_be_a_sequence():
     with pytest.raises(TypeError, match="dims must be a sequence of integers, got 0"):
         sl.SmoothL1Loss().forward_reduce_dims(X, T, 0)
+    with pytest.raises(TypeError, match="dims must be a sequence of integers, got '01'"):
+        sl.SmoothL1Loss().forward_reduce_dims(X, T, "01")

@@ -1,0 +1,56 @@
+"""The checks one by one, each in an environment of its own: ``nox``, or ``nox -s docs``.
+
+What has to pass is `.ci/run`. Its commands for lint, types and tests are the same;
+`tests/test_habits.py` compares them.
+"""
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Tests and examples in docstrings; arguments after -- go to pytest."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and the format of the code."""
+    session.install("-e", ".[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types of the package, by the strict rules of pyproject.toml."""
+    session.install("-e", ".[lint]")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, warnings as errors: docs/_build/html/index.html."""
+    session.install("-e", ".[docs]")
+    session.run(
+        "python", "-m", "sphinx", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html"
+    )
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Speed and memory: core.py, or the script and arguments after --."""
+    session.install("-e", ".[bench]")
+    script, *arguments = session.posargs or ["core.py"]
+    session.run("python", f"benchmarks/{script}", *arguments)
+
+
+@nox.session
+def cuda_simulator(session: nox.Session) -> None:
+    """Kernels for GPUs in numba's simulator, which needs none."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "tests/test_simulator.py", *session.posargs)
