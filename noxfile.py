@@ -43,10 +43,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Speed and memory: core.py, or the script and arguments after --."""
+    """Speed and memory beside other libraries; arguments after -- say what."""
     session.install("-e", ".[bench]")
-    script, *arguments = session.posargs or ["core.py"]
-    session.run("python", f"benchmarks/{script}", *arguments)
+    session.run("python", "-m", "benchmarks", *(session.posargs or ["--quick"]))
 
 
 @nox.session

@@ -134,8 +134,8 @@ def smooth_l1_loss(
 
     References
     ----------
-    .. [1] R. Girshick, "Fast R-CNN", ICCV 2015, https://doi.org/10.1109/ICCV.2015.169
-    .. [2] P. J. Huber, "Robust estimation of a location parameter", 1964,
+    .. [1] Ross Girshick, "Fast R-CNN", ICCV 2015, https://doi.org/10.1109/ICCV.2015.169
+    .. [2] Peter J. Huber, "Robust estimation of a location parameter", 1964,
        https://doi.org/10.1214/aoms/1177703732
 
     Examples
@@ -459,13 +459,13 @@ def smooth_l1_value_and_grad(
         and normalizer is None
         and dtype is None
         and out is None
-        and grad_out is None
         and isinstance(wrt, str)
         and wrt == "x"
         and keepdims is False
         and type(beta) is float
         and 0.0 <= beta < math.inf
-        and (pair := way.value_and_grad(x, target, beta, _DIVIDES[reduction])) is not None
+        and (grad_out is None or way.takes(grad_out, x, target))
+        and (pair := way.value_and_grad(x, target, beta, _DIVIDES[reduction], grad_out)) is not None
     ):
         return pair
     if (kind := foreign(x, target, beta, weight, where, out, grad_out)) is not None:

@@ -14,7 +14,7 @@ from . import functional
 from .autograd import PLAIN, are_transformed, is_wrapped, keeps_graph, pulled
 from .calls import Call, Wanted
 from .kernels import total_loss_and_grad_at, total_loss_at
-from .short import SMALL
+from .short import is_small, total_on_threads
 
 FLOATS = (torch.float32, torch.float64)
 
@@ -36,7 +36,7 @@ def fits(x: Any, target: Any) -> bool:
     return (
         dtype is target.dtype
         and dtype in FLOATS
-        and 0 < x.numel() < SMALL
+        and x.numel() > 0
         and x.is_cpu
         and target.is_cpu
         and x.layout is target.layout is torch.strided
@@ -53,15 +53,33 @@ def loss(x: Any, target: Any, beta: float, divides: bool) -> Any:
     """Mean or sum of the losses, with its place in the graph if gradients are tracked."""
     if (x.requires_grad or target.requires_grad) and torch.is_grad_enabled():
         return _apply(x, target, beta, divides)
-    out = x.new_empty(())
     n = x.numel()
     narrow = None if x.dtype is torch.float64 else True
     divisor = float(n) if divides else 1.0
+    if not is_small(n):
+        total = total_on_threads(_memory(x), _memory(target), beta, None, narrow, None)
+        return _rounded(total / divisor, x.dtype)
+    out = x.new_empty(())
     total_loss_at(x.data_ptr(), target.data_ptr(), n, beta, divisor, narrow, out.data_ptr())
     return out
 
 
-def value_and_grad(x: Any, target: Any, beta: float, divides: bool) -> Any:
+def _memory(tensor: Any) -> Any:
+    """Flat view of a tensor's memory."""
+    return tensor.detach().numpy().reshape(-1)
+
+
+def _rounded(value: float, dtype: Any) -> Any:
+    """Tensor of a number, infinite if it is too large for the type."""
+    return torch.tensor(value, dtype=torch.float64).to(dtype)
+
+
+def takes(grad_out: Any, x: Any, target: Any) -> bool:
+    """No: outputs of PyTorch go the long way, where they are checked."""
+    return False
+
+
+def value_and_grad(x: Any, target: Any, beta: float, divides: bool, grad_out: None = None) -> Any:
     """Mean or sum of the losses, and its gradient in x; None if that is tracked itself."""
     if (x.requires_grad or target.requires_grad) and torch.is_grad_enabled():
         return None
@@ -69,10 +87,14 @@ def value_and_grad(x: Any, target: Any, beta: float, divides: bool) -> Any:
 
 
 def _value_and_grad(x: Any, target: Any, beta: float, divides: bool) -> Any:
-    out, grad = x.new_empty(()), torch.empty_like(x)
+    grad = torch.empty_like(x)
     n = x.numel()
     narrow = None if x.dtype is torch.float64 else True
     divisor = float(n) if divides else 1.0
+    if not is_small(n):
+        flat = _memory(x), _memory(target), beta, divisor, narrow, _memory(grad)
+        return _rounded(total_on_threads(*flat) / divisor, x.dtype), grad
+    out = x.new_empty(())
     places = out.data_ptr(), grad.data_ptr()
     total_loss_and_grad_at(x.data_ptr(), target.data_ptr(), n, beta, divisor, narrow, *places)
     return out, grad

@@ -26,6 +26,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from importlib import metadata
 from itertools import count
 from typing import Any
@@ -239,6 +240,7 @@ def run(
         _run_pool(kernel, arguments, _cut(ranges, CHUNKS_PER_THREAD * get_num_threads()))
 
 
+@lru_cache(maxsize=256)
 def all_tasks(tasks: int) -> Ranges:
     """One range of so many tasks."""
     return np.array([[0, tasks]], np.int64)
@@ -246,6 +248,17 @@ def all_tasks(tasks: int) -> Ranges:
 
 def _cut(ranges: Ranges, chunks: int) -> Ranges:
     """Cut ranges so that there are at least so many, if there are so many tasks."""
+    if len(ranges) == 1 and ranges[0, 0] == 0:
+        return _cut_all(int(ranges[0, 1]), chunks)
+    return _cut_each(ranges, chunks)
+
+
+@lru_cache(maxsize=256)
+def _cut_all(tasks: int, chunks: int) -> Ranges:
+    return _cut_each(all_tasks(tasks), chunks)
+
+
+def _cut_each(ranges: Ranges, chunks: int) -> Ranges:
     pieces = -(-chunks // len(ranges))
     first, last = ranges[:, :1], ranges[:, 1:]
     bounds = first + (last - first) * np.arange(pieces + 1) // pieces
