@@ -22,6 +22,7 @@ from .results import Row
 
 BETA = 1.3
 COLUMNS = 20
+OPENBLAS = 0.03  # seconds for which its threads spin
 TIGHT = {"ftol": 1e-14, "gtol": 1e-9}
 
 
@@ -150,7 +151,7 @@ def measure(name, what, label, settings):
     """Rows of a design, for one evaluation or for fits."""
     X, y = DESIGNS[label](settings.rows)
     if what == "evaluation":
-        times = interleave(evaluations(X, y), settings.seconds, settings.rounds)
+        times = interleave(evaluations(X, y), settings.seconds, settings.rounds, settle=OPENBLAS)
     else:
         times = interleave(fits(X, y), settings.seconds, least=3, most=15)
         if label == "float64" and settings.expensive:

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 
 LEAST_SAMPLE = 1e-3  # seconds: shorter calls are repeated within a sample
+SETTLE = 0.01  # seconds for which threads of another library may spin after their work
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,16 @@ def summarise(spent):
     return Timing(statistics.median(spent), low, high, len(spent))
 
 
-def sample(function, calls):
-    """Seconds per call, of calls right after one that is not timed.
+def sample(function, calls, settle=0.0):
+    """Seconds per call, of calls right after some that are not timed.
 
-    The one before lets threads of the previous competitor, which spin for some
+    Those before let threads of the previous competitor, which spin for some
     milliseconds, come to rest.
     """
+    start = time.perf_counter()
     function()
+    while time.perf_counter() < start + settle:
+        function()
     start = time.perf_counter()
     for _ in range(calls):
         function()
@@ -49,7 +53,7 @@ def calls_for(seconds):
     return max(1, round(LEAST_SAMPLE / max(seconds, 1e-9)))
 
 
-def interleave(work, seconds, least=5, most=41):
+def interleave(work, seconds, least=5, most=41, settle=SETTLE):
     """Time each callable, round after round, for about so many seconds in all.
 
     Parameters
@@ -59,6 +63,8 @@ def interleave(work, seconds, least=5, most=41):
         What all rounds together should take.
     least, most : int
         Bounds of the number of rounds, whatever that takes.
+    settle : float
+        Seconds of calls that are not timed, before each sample.
 
     Returns
     -------
@@ -66,13 +72,13 @@ def interleave(work, seconds, least=5, most=41):
     """
     first = {name: sample(function, 1) for name, function in work.items()}
     calls = {name: calls_for(spent) for name, spent in first.items()}
-    one_round = sum((calls[name] + 1) * spent for name, spent in first.items())
+    one_round = sum(calls[name] * spent + max(spent, settle) for name, spent in first.items())
     count = int(min(max(seconds / one_round, least), most))
     spent = {name: [] for name in work}
     gc.collect()
     for _ in range(count):
         for name, function in work.items():
-            spent[name].append(sample(function, calls[name]))
+            spent[name].append(sample(function, calls[name], settle))
     return {name: summarise(times) for name, times in spent.items()}
 
 

@@ -47,7 +47,7 @@ def start(name, label, settings):
     peers = PROGRAMS if settings.expensive and not cold else ("smoothl1",)
     chosen = [peer for peer in peers if find_spec(peer.partition(".")[0]) is not None]
     spent = {peer: [] for peer in chosen}
-    rounds = settings.rounds
+    rounds = settings.rounds if settings.expensive else 1
     with tempfile.TemporaryDirectory() as kept:
         for turn in range(rounds + (not cold)):
             for peer in chosen:

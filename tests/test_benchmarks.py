@@ -103,7 +103,9 @@ def test_bytes_are_counted_once():
 
 def test_rounds_take_turns():
     order = []
-    times = interleave({name: lambda name=name: order.append(name) for name in "ab"}, 0.0, least=3)
+    times = interleave(
+        {name: lambda name=name: order.append(name) for name in "ab"}, 0.0, least=3, settle=0.0
+    )
     assert times["a"].rounds == times["b"].rounds == 3
     turns = [name for k, name in enumerate(order) if not k or order[k - 1] != name]
     assert turns == ["a", "b"] * 4
