@@ -34,6 +34,7 @@ COLOURS = {
     "add_up": "#808080",
     "subtract": "#808080",
 }
+LABELS = {"add_up": "yardstick: sum", "subtract": "yardstick: difference"}
 TITLES = {"loss": "mean loss", "value_and_grad": "mean loss and gradient"}
 
 
@@ -64,7 +65,7 @@ def legend_below(figure, axis, columns=5):
     for each in figure.axes:
         handles |= dict(zip(*reversed(each.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc="upper center", ncols=columns,
-                  bbox_to_anchor=(0.5, 0.0), fontsize=9)  # fmt: skip
+                  bbox_to_anchor=(0.5, 0.02), fontsize=9)  # fmt: skip
 
 
 def curves(cases, group, work):
@@ -84,7 +85,7 @@ def speed(plt, cases):
     for axis, work in zip(axes, TITLES, strict=True):
         for competitor, points in curves(cases, "sizes", work).items():
             sizes, rates = zip(*[(n, n / row.median / 1e9) for n, row in points], strict=True)
-            axis.loglog(sizes, rates, label=competitor, **style_of(competitor))
+            axis.loglog(sizes, rates, label=LABELS.get(competitor, competitor), **style_of(competitor))
         axis.set(title=TITLES[work], xlabel="elements, float32")
     axes[0].set_ylabel("10⁹ elements per second")
     legend_below(figure, axes[0])
@@ -107,7 +108,7 @@ def roofline(plt, cases):
         axis.plot([rate for _, rate in found], [i for i, _ in found], mark, color=COLOURS[peer],
                   label=peer, markersize=7)  # fmt: skip
     axis.set_yticks(places, [name.partition("/")[2] for name, _ in chosen])
-    axis.invert_yaxis()
+    tidy(axis)
     axis.set_xlabel("GB/s of the bytes that must be moved")
     legend_below(figure, axis)
     return figure
@@ -119,7 +120,8 @@ def threads(plt, cases):
     for axis, work in zip(axes, TITLES, strict=True):
         for competitor, points in curves(cases, "threads", work).items():
             counts, rates = zip(*[(k, row.n / row.median / 1e9) for k, row in points], strict=True)
-            axis.plot(counts, rates, marker="o", label=competitor, **style_of(competitor))
+            label = LABELS.get(competitor, competitor)
+            axis.plot(counts, rates, marker="o", label=label, **style_of(competitor))
         axis.set(title=TITLES[work], xlabel="threads", ylim=(0, None))
         axis.set_xticks(counts, [f"{count:.0f}" for count in counts])
     axes[0].set_ylabel("10⁹ elements per second")
@@ -127,10 +129,19 @@ def threads(plt, cases):
     return figure
 
 
+def tidy(axis):
+    """Rows from the top, without lines between them."""
+    axis.margins(y=0.01)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+
+
 def bars(plt, cases, names, peers, label):
     """Grouped bars: how long each competitor takes, in times of ours."""
-    figure, axis = plt.subplots(figsize=(10, 0.55 * len(names) + 1))
-    thick = 0.8 / len(peers)
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    figure, axis = plt.subplots(figsize=(10, 0.17 * len(peers) * len(names) + 0.6))
+    thick = 0.84 / len(peers)
     for k, peer in enumerate(peers):
         rows = [cases[name].get(peer) for name in names]
         heights = [row.median / cases[name]["smoothl1"].median if row else 0
@@ -138,10 +149,13 @@ def bars(plt, cases, names, peers, label):
         places = [i + (k - (len(peers) - 1) / 2) * thick for i in range(len(names))]
         drawn = axis.barh(places, heights, thick * 0.9, color=COLOURS[peer], label=peer)
         texts = [duration(row.median) if row else "" for row in rows]
-        axis.bar_label(drawn, texts, padding=3, fontsize=7, color="#808080")
+        axis.bar_label(drawn, texts, padding=3, fontsize=8, color="#808080")
     axis.set_yticks(range(len(names)), [label(name) for name in names])
-    axis.invert_yaxis()
+    tidy(axis)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.set_xlabel("time, in times of smoothl1")
     legend_below(figure, axis)
     return figure
