@@ -22,7 +22,7 @@ from .results import Row
 
 BETA = 1.3
 COLUMNS = 20
-OPENBLAS = 0.03  # seconds for which its threads spin
+OPENBLAS = 0.2  # seconds for which its threads spin, and slow down whoever comes next
 TIGHT = {"ftol": 1e-14, "gtol": 1e-9}
 
 
@@ -153,7 +153,7 @@ def measure(name, what, label, settings):
     if what == "evaluation":
         times = interleave(evaluations(X, y), settings.seconds, settings.rounds, settle=OPENBLAS)
     else:
-        times = interleave(fits(X, y), settings.seconds, least=3, most=15)
+        times = interleave(fits(X, y), settings.seconds, least=3, most=15, settle=OPENBLAS)
         if label == "float64" and settings.expensive:
             for peer, (library, fit) in NEIGHBOURS.items():
                 if find_spec(library) is not None:

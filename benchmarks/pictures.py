@@ -85,7 +85,9 @@ def speed(plt, cases):
     for axis, work in zip(axes, TITLES, strict=True):
         for competitor, points in curves(cases, "sizes", work).items():
             sizes, rates = zip(*[(n, n / row.median / 1e9) for n, row in points], strict=True)
-            axis.loglog(sizes, rates, label=LABELS.get(competitor, competitor), **style_of(competitor))
+            axis.loglog(
+                sizes, rates, label=LABELS.get(competitor, competitor), **style_of(competitor)
+            )
         axis.set(title=TITLES[work], xlabel="elements, float32")
     axes[0].set_ylabel("10⁹ elements per second")
     legend_below(figure, axes[0])

@@ -18,7 +18,7 @@ from .validate import Array, Reduction, check_flag, numbers
 class LinearObjective(Objective):
     """Smooth L1 loss of a linear model, as a function of its coefficients.
 
-    ``mean(weight * l(X @ coef + intercept - y)) + l2 / 2 * sum(coef**2)`` with
+    ``average(l(X @ coef + intercept - y), weight) + l2 / 2 * sum(coef**2)`` with
     the loss l of `smoothl1.smooth_l1_loss`. The parameters are one vector: the
     coefficients, then the intercept if there is one.
 
@@ -26,7 +26,7 @@ class LinearObjective(Objective):
     ----------
     X : array_like, Dask array, sparse matrix or LinearOperator of shape (n, p)
         One row per observation, n at least 1. Arrays are read where they lie,
-        in one pass per evaluation and in constant extra memory, whatever
+        in one pass per evaluation that takes constant extra memory, whatever
         their order, strides or number type; a `numpy.memmap` may be larger
         than the memory. A Dask array should be in blocks of whole rows, and
         is computed anew by each evaluation unless it is persisted.

@@ -56,6 +56,9 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
     Sums run in float64 and do not depend on the number of threads. Under
     `torch.autocast` half precision gives a float32 loss, as in PyTorch.
 
+    A larger threshold always makes the loss smaller: one that is learnt grows
+    without end unless a term of its own, such as ``0.2 * beta``, holds it.
+
     References
     ----------
     .. [1] https://docs.pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html
@@ -121,7 +124,15 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
             shown += f", axis={self.axis!r}"
         return shown + (", keepdims=True" if self.keepdims else "")
 
-    def forward(self, input: Any, target: Any, *, weight: Any = None, where: Any = None) -> Any:
+    def forward(
+        self,
+        input: Any,
+        target: Any,
+        *,
+        weight: Any = None,
+        where: Any = None,
+        normalizer: float | None = None,
+    ) -> Any:
         """Return the loss of ``input - target``.
 
         Parameters
@@ -132,6 +143,8 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
             Factors of the element losses; "mean" divides by their sum.
         where : tensor of bool, optional
             Elements to include. The others count nothing, even if they are NaN.
+        normalizer : float, optional
+            Positive number that "mean" divides by instead, such as a count of boxes.
 
         Returns
         -------
@@ -153,7 +166,7 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
 
         """
         if (
-            weight is where is self.axis is None
+            weight is where is normalizer is self.axis is None
             and type(self.beta) is float
             and 0.0 <= self.beta < math.inf
             and self.reduction != "none"
@@ -163,7 +176,7 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
             return way.loss(input, target, self.beta, self.reduction == "mean")
         return smooth_l1_loss(
             input, target, beta=self.beta, reduction=self.reduction, axis=self.axis,
-            keepdims=self.keepdims, weight=weight, where=where,
+            keepdims=self.keepdims, weight=weight, where=where, normalizer=normalizer,
             dtype=torch.float32 if _is_autocast(input, target) else None,
         )  # fmt: skip
 

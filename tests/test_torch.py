@@ -103,6 +103,7 @@ def test_axes_weights_and_masks():
     assert loss(x, 0.0).tolist() == [[1.5], [3.0]]
     weight, where = torch.tensor([1.0, 3.0]), torch.tensor([[True, True], [False, True]])
     assert loss(x, 0.0, weight=weight, where=where).tolist() == [[2.25], [5.0]]
+    assert loss(x, 0.0, weight=weight, normalizer=4).tolist() == [[2.25], [4.0]]
     assert loss(x, 0.0, weight=weight).requires_grad
 
 
