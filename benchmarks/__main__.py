@@ -22,7 +22,8 @@ def parse(arguments):
         prog="python -m benchmarks",
         description="Measure smoothl1 beside NumPy, numexpr, SciPy, scikit-learn, statsmodels, "
         "PyTorch, JAX and Dask (those that are installed), and beside two bare kernels that "
-        "show the limit of the machine. Results are checked before anything is timed.",
+        "show the limit of the machine. Results are checked before anything is timed. A full "
+        "run takes a quarter of an hour and up to 12 GB of memory.",
     )
     parser.add_argument("--quick", action="store_true", help="small arrays, under a minute")
     parser.add_argument("--only", metavar="GLOB", action="append",
@@ -62,6 +63,14 @@ def chosen(cases, patterns):
     return found
 
 
+def found(base):
+    """The run that a word names."""
+    try:
+        return results.find(base)
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from None
+
+
 def settings_of(options):
     given = {"n": options.n, "seconds": options.seconds, "largest": options.n}
     given = {name: value for name, value in given.items() if value is not None}
@@ -72,7 +81,7 @@ def warn_if_busy():
     """A thread that waits for a processor spoils the times of all who wait for that thread."""
     try:
         busy = os.getloadavg()[0]
-    except OSError:
+    except (OSError, AttributeError):  # not on every system
         return
     if busy > 0.5:
         print(f"This machine is busy: {busy:.1f} processes ran in the last minute. Threads will "
@@ -81,7 +90,7 @@ def warn_if_busy():
 
 def measure(cases, settings, quiet):
     """Rows of all cases, or of those before Ctrl-C; and whether all were measured."""
-    rows = []
+    rows, complete = [], True
     with progress_for(len(cases), quiet) as progress:
         for case in cases:
             progress.begin(case.name)
@@ -89,16 +98,19 @@ def measure(cases, settings, quiet):
                 found = case.run(settings)
             except KeyboardInterrupt:
                 return rows, False
+            except Exception as error:  # one case must not cost the others
+                print(f"{case.name} failed: {error!r}", file=sys.stderr)
+                complete, found = False, []
             rows += found
             progress.end(targets.table_of(found))
-    return rows, True
+    return rows, complete
 
 
 def main(arguments=None):
     options = parse(arguments)
     if options.pictures is not None:
         runs = results.load(results.TABLE)
-        pictures.draw(*(results.find(options.pictures) if options.pictures else runs[-1]))
+        pictures.draw(*(found(options.pictures) if options.pictures else runs[-1]))
         return 0
     settings = settings_of(options)
     if options.threads:
@@ -107,7 +119,7 @@ def main(arguments=None):
     if options.list:
         print("\n".join(case.name for case in cases))
         return 0
-    base = results.find(options.compare)[1] if options.compare else None
+    base = None if options.compare is None else found(options.compare)[1]
     warn_if_busy()
     run, start = results.describe(settings), time.perf_counter()
     rows, complete = measure(cases, settings, options.json)

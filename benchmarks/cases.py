@@ -20,7 +20,7 @@ from .measure import interleave
 from .peers import EXPENSIVE, PEERS, competitors
 from .reference import OURS, TOLERANCE, expected, verify
 from .results import Row
-from .yardsticks import yardstick
+from .yardsticks import bytes_of, yardstick
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,10 @@ def measure_call(name, call, settings, peers=USUAL):
     work = verified(name, call, competitors(call, peers))
     kind, bare = yardstick(call)
     times = interleave(work | {kind: bare}, settings.seconds, settings.rounds)
+    moved = dict.fromkeys(work, call.bytes_moved) | {kind: bytes_of(kind, call)}
     return [
         Row(name, peer, "s", timing.median, timing.low, timing.high, timing.rounds, call.size,
-            call.x.dtype.name, call.bytes_moved)
+            call.x.dtype.name, moved[peer])
         for peer, timing in times.items()
     ]  # fmt: skip
 
@@ -192,6 +193,8 @@ def small(settings):
 def set_threads(count):
     """Give every library that can be told so many threads."""
     sl.set_num_threads(count)
+    if find_spec("threadpoolctl") is not None:  # for BLAS; XLA cannot be told
+        importlib.import_module("threadpoolctl").threadpool_limits(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
     for name in ("torch", "numexpr"):
         if find_spec(name) is not None:

@@ -86,6 +86,8 @@ def in_process(program, *arguments, environment=None):
     """What a program, given as text, prints as JSON; run in a fresh interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
-        check=True, capture_output=True, text=True, env={**os.environ, **(environment or {})},
+        capture_output=True, text=True, env={**os.environ, **(environment or {})},
     )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"exit {done.returncode}: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout)

@@ -8,6 +8,8 @@ user would write it. Libraries that are not installed are left out.
 
 from __future__ import annotations
 
+import math
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -68,13 +70,16 @@ def divided(call):
     """Number or array by which the slope of each element is divided."""
     if call.reduction != "mean":
         return 1
+    # In the type of the operands, as another one would make NumPy convert every element; but
+    # counts are too large for float16.
+    kind = np.float64 if call.x.dtype == np.float16 else call.x.dtype.newbyteorder("=").type
     if call.where is not None:
-        return call.where.sum(axis=call.axis, keepdims=True)
+        return call.where.sum(axis=call.axis, keepdims=True).astype(kind)
     if call.weight is not None:
         whole = np.broadcast_to(call.weight, call.shape)
-        return whole.sum(axis=call.axis, keepdims=True)
+        return whole.sum(axis=call.axis, keepdims=True).astype(kind)
     axes = range(len(call.shape)) if call.axis is None else np.atleast_1d(call.axis)
-    return np.prod([call.shape[axis] for axis in axes])
+    return kind(math.prod(call.shape[axis] for axis in axes))
 
 
 def reduced(call, loss):
@@ -372,6 +377,11 @@ def competitors(call, names):
         prepare, library = PEERS[name]
         if library is not None and find_spec(library) is None:
             continue
-        if (function := prepare(call)) is not None:
+        try:
+            function = prepare(call)
+        except (ImportError, OSError, RuntimeError) as error:  # installed, but broken
+            print(f"{name} is left out: {error}", file=sys.stderr)
+            continue
+        if function is not None:
             work[name] = function
     return work

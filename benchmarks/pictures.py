@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .results import by_case, yardstick
+from .results import YARDSTICKS, by_case, yardstick
 from .targets import duration, targets
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -104,7 +104,7 @@ def roofline(plt, cases):
     figure, axis = plt.subplots(figsize=(10, 0.36 * len(chosen) + 1))
     places = range(len(chosen))
     limit = [yardstick(c).rate for _, c in chosen]
-    axis.barh(places, limit, color="#80808060", label="yardstick: a bare kernel that moves as much")
+    axis.barh(places, limit, color="#80808060", label="yardstick: a bare kernel")
     for peer, mark in (("smoothl1", "D"), ("torch", "o"), ("jax.jit", "s"), ("numpy", "^")):
         found = [(i, c[peer].rate) for i, (_, c) in enumerate(chosen) if peer in c]
         axis.plot([rate for _, rate in found], [i for i, _ in found], mark, color=COLOURS[peer],
@@ -185,7 +185,7 @@ def about(run):
     """One sentence on where and how a run was measured."""
     libraries = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     return (
-        f"Commit {run['commit'].rstrip('+')}, {run['run'][:10]}, {run['processor']}, "
+        f"Commit {run['commit']}, {run['run'][:10]}, {run['processor']}, "
         f"{run['threads']} threads, Python {run['python']}, {libraries}; medians of interleaved "
         f"rounds, n = {run['settings']['n']:.0e} elements unless said."
     ).replace("e+0", "e")
@@ -208,21 +208,31 @@ SHORT = {
     "mean loss, 64 elements of float64": "calls/loss/64",
     "linear model, one evaluation": "linear/evaluation/float64",
     "linear model, whole fit": "linear/fit/float64",
+    "linear model in Fortran order, whole fit": "linear/fit/F order",
 }
 PEERS = ("numpy", "torch", "torch.compile", "jax.jit", "sklearn._loss")
+
+
+def is_other(competitor):
+    return not competitor.startswith("smoothl1") and competitor not in YARDSTICKS
 
 
 def short_table(run, rows):
     """The README's table: times, and those of others as multiples."""
     cases = by_case(rows)
-    yield "| | smoothl1 | " + " | ".join(PEERS) + " |"
-    yield "|---" * (len(PEERS) + 2) + "|"
+    yield "| | smoothl1 | " + " | ".join(PEERS) + " | fastest of all others |"
+    yield "|---" * (len(PEERS) + 3) + "|"
     for label, name in SHORT.items():
         if name not in cases:
             continue
         ours = cases[name]["smoothl1"].median
         others = (cases[name].get(peer) for peer in PEERS)
         cells = [f"{row.median / ours:.1f}x" if row else "" for row in others]
+        best = min(
+            (row for row in cases[name].values() if is_other(row.competitor)),
+            key=lambda row: row.median,
+        )
+        cells.append(f"{best.competitor} {best.median / ours:.1f}x")
         yield f"| {label} | {duration(ours)} | " + " | ".join(cells) + " |"
     yield ""
     yield about(run)
@@ -247,6 +257,11 @@ def draw(run, rows):
     import matplotlib.pyplot as plt
 
     cases = by_case(rows)
+    missing = {name.partition("/")[0] for name in SHORT.values()} - {
+        n.partition("/")[0] for n in cases
+    }
+    if missing:
+        raise SystemExit(f"run {run['run']} is not a full one: it lacks {', '.join(missing)}")
     with plt.style.context(STYLE):
         for name, picture in PICTURES.items():
             figure = picture(plt, cases)

@@ -67,6 +67,8 @@ def start(name, label, settings):
 
 # Memory (Linux): how far one call raises the peak beyond the operands and the outputs.
 
+# What is freed goes back to the system, so that what is taken anew shows.
+NO_HEAP = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 PEAK = """
 import json, sys
 import numpy as np
@@ -128,6 +130,6 @@ def memory(name, label, settings):
     for peer, (setup, call) in MEMORY[label].items():
         if find_spec(peer) is None:
             continue
-        grown = in_process(PEAK.format(setup=setup, call=call), n)
+        grown = in_process(PEAK.format(setup=setup, call=call), n, environment=NO_HEAP)
         rows.append(Row(name, peer, "MiB", grown, grown, grown, 1, n, "float32"))
     return rows

@@ -53,7 +53,10 @@ def commit():
     here = Path(__file__).parent
 
     def git(*words):
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
+        try:
+            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
+        except OSError:  # no git
+            return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
     changed = git("status", "--porcelain", "--", "../smoothl1")
@@ -76,7 +79,7 @@ def describe(settings):
         "run": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": commit(),
         "processor": processor(),
-        "system": platform.platform(terse=True),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "threads": sl.get_num_threads(),
         "versions": versions(),
@@ -115,7 +118,8 @@ def find(base, table=TABLE):
     runs = load(path if path.is_file() else table)
     if path.is_file():
         return runs[-1]
-    fitting = [run for run in runs if run[0]["run"] == base or run[0]["commit"].startswith(base)]
+    named = [run for run in runs if base and run[0]["commit"].startswith(base)]
+    fitting = [run for run in runs if run[0]["run"] == base] or named
     if not fitting:
         known = ", ".join(f"{run['commit']} ({run['run']})" for run, _ in runs)
         raise ValueError(f"no file, commit or run {base!r}; the table holds {known}")
@@ -137,13 +141,18 @@ def yardstick(competitors):
 
 def compare(base, rows):
     """Lines that say how the times of this library changed, each beside its yardstick."""
-    before = by_case(base)
+    before, other = by_case(base), 0
     for name, now in by_case(rows).items():
         for ours in ("smoothl1", "smoothl1 out="):
             then = before.get(name, {}).get(ours)
-            if then is None or ours not in now or (then.n, then.unit) != (now[ours].n, "s"):
+            if ours not in now or now[ours].unit != "s":
+                continue
+            if then is None or then.n != now[ours].n:
+                other += 1
                 continue
             old, new = yardstick(before[name]), yardstick(now)
             machine = f", yardstick {new.median / old.median:.2f}" if old and new else ""
             change = now[ours].median / then.median
             yield f"{name:42s} {ours:14s} {change:5.2f} of the time{machine}"
+    if other:
+        yield f"{other} cases were not measured then, or with another number of elements"

@@ -1,7 +1,7 @@
 """Two bare numba kernels, written with nothing in mind but speed: the limit of the machine.
 
-`add_up` reads two arrays, `subtract` reads two and writes one. Nothing that
-reads or writes as much can be expected to take less time.
+`add_up` reads two arrays, `subtract` reads two and writes one. What reads or writes as
+much can hardly take less time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ def add_up(x, target):
 def subtract(x, target, grad):
     for i in prange(x.size):
         grad[i] = x[i] - target[i]
+
+
+def bytes_of(name, call):
+    """Bytes that a yardstick moves for a call."""
+    return (3 if name == "subtract" else 2) * call.size * call.x.itemsize
 
 
 def yardstick(call):

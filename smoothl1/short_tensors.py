@@ -6,8 +6,10 @@ little more than PyTorch's own.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
+import numpy as np
 import torch
 
 from . import functional
@@ -44,6 +46,8 @@ def fits(x: Any, target: Any) -> bool:
         and target.is_contiguous()
         and not x.is_neg()
         and not target.is_neg()
+        and not x._is_zerotensor()
+        and not target._is_zerotensor()
         and _modes() == 0
         and not are_transformed()
     )
@@ -65,13 +69,15 @@ def loss(x: Any, target: Any, beta: float, divides: bool) -> Any:
 
 
 def _memory(tensor: Any) -> Any:
-    """Flat view of a tensor's memory."""
-    return tensor.detach().numpy().reshape(-1)
+    """Flat view of a tensor's memory; `Tensor.numpy` would forbid to resize it ever after."""
+    itemsize = tensor.element_size()
+    memory = (ctypes.c_char * (tensor.numel() * itemsize)).from_address(tensor.data_ptr())
+    return np.frombuffer(memory, np.float64 if itemsize == 8 else np.float32)
 
 
 def _rounded(value: float, dtype: Any) -> Any:
     """Tensor of a number, infinite if it is too large for the type."""
-    return torch.tensor(value, dtype=torch.float64).to(dtype)
+    return torch.tensor(value, dtype=torch.float64, device="cpu").to(dtype)
 
 
 def takes(grad_out: Any, x: Any, target: Any) -> bool:
