@@ -371,9 +371,13 @@ def test_clear_errors():
     x = da.zeros((6, 4), chunks=2)
     with pytest.raises(ValueError, match=r"target must have known chunk sizes.*compute_chunk_siz"):
         sl.smooth_l1_loss(x[:, 0], x[:, 0][x[:, 0] > 0])
-    with pytest.raises(TypeError, match=r"got dask\.array\.Array and, for target, numpy\.ndarray"):
+    with pytest.raises(
+        TypeError, match=r"got dask\.array\.Array for x and numpy\.ndarray for target"
+    ):
         sl.smooth_l1_loss(x, np.zeros((6, 4)))
-    with pytest.raises(TypeError, match=r"got dask\.array\.Array and, for x, numpy\.ndarray"):
+    with pytest.raises(
+        TypeError, match=r"got dask\.array\.Array for weight and numpy\.ndarray for x"
+    ):
         sl.smooth_l1_loss(np.zeros((6, 4)), 0.0, weight=x)
     with pytest.raises(TypeError, match=r"x must be a Dask array of numpy\.ndarray.*MaskedArray"):
         sl.smooth_l1_loss(da.ma.masked_greater(x, 1), 0.0)

@@ -155,7 +155,7 @@ def test_dtypes_and_outputs_that_jax_does_not_have():
 
 
 def test_mixed_with_numpy_is_refused_while_tracing(rng):
-    with pytest.raises(TypeError, match=r"one kind, got jax\.Array and, for target, numpy"):
+    with pytest.raises(TypeError, match=r"one kind, got jax\.Array for x and numpy"):
         jax.jit(lambda x: sl.smooth_l1_loss(x, rng.normal(size=3)))(jax.numpy.ones(3))
 
 
