@@ -37,8 +37,8 @@ def parse(arguments):
                         help=f"append results to this file (default: {results.TABLE.name} among "
                         "the results for a full run, nowhere for others)")  # fmt: skip
     parser.add_argument("--compare", metavar="BASE",
-                        help="say what changed since a commit, a run or a file")  # fmt: skip
-    parser.add_argument("--pictures", metavar="RUN", nargs="?", const="",
+                        help="say what changed since a commit, run or file, or 'latest'")  # fmt: skip
+    parser.add_argument("--pictures", metavar="RUN", nargs="?", const="latest",
                         help="draw the pictures and tables of the documentation from "
                         "the last run, or the one named, and stop")  # fmt: skip
     return parser.parse_args(arguments)
@@ -63,7 +63,7 @@ def chosen(cases, patterns):
     return found
 
 
-def found(base):
+def named_run(base):
     """The run that a word names."""
     try:
         return results.find(base)
@@ -89,28 +89,27 @@ def warn_if_busy():
 
 
 def measure(cases, settings, quiet):
-    """Rows of all cases, or of those before Ctrl-C; and whether all were measured."""
-    rows, complete = [], True
+    """Rows of all cases, or of those before Ctrl-C; and the exit status."""
+    rows, status = [], 0
     with progress_for(len(cases), quiet) as progress:
         for case in cases:
             progress.begin(case.name)
             try:
                 found = case.run(settings)
             except KeyboardInterrupt:
-                return rows, False
+                return rows, 130
             except Exception as error:  # one case must not cost the others
                 print(f"{case.name} failed: {error!r}", file=sys.stderr)
-                complete, found = False, []
+                status, found = 1, []
             rows += found
             progress.end(targets.table_of(found))
-    return rows, complete
+    return rows, status
 
 
 def main(arguments=None):
     options = parse(arguments)
     if options.pictures is not None:
-        runs = results.load(results.TABLE)
-        pictures.draw(*(found(options.pictures) if options.pictures else runs[-1]))
+        pictures.draw(*named_run(options.pictures))
         return 0
     settings = settings_of(options)
     if options.threads:
@@ -119,11 +118,11 @@ def main(arguments=None):
     if options.list:
         print("\n".join(case.name for case in cases))
         return 0
-    base = None if options.compare is None else found(options.compare)[1]
+    base = None if options.compare is None else named_run(options.compare)[1]
     warn_if_busy()
     run, start = results.describe(settings), time.perf_counter()
-    rows, complete = measure(cases, settings, options.json)
-    full = complete and not (options.quick or options.only)
+    rows, status = measure(cases, settings, options.json)
+    full = status == 0 and not (options.quick or options.only)
     output = options.output or (results.TABLE if full else None)
     if output:
         results.append(output, run, rows)
@@ -135,7 +134,7 @@ def main(arguments=None):
         print(f", appended to {output}" if output else "")
     if base is not None:
         print("\n".join(results.compare(base, rows)), file=sys.stderr if options.json else None)
-    return 0 if complete else 130
+    return status
 
 
 if __name__ == "__main__":

@@ -56,15 +56,15 @@ def save(figure, name):
         figure.savefig(FOLDER / f"{name}.{kind}", bbox_inches="tight", metadata=about)
 
 
-def panels(plt, wide=10.0, high=4.4, columns=2):
-    return plt.subplots(1, columns, figsize=(wide, high), sharey=True)
+def panels(plt):
+    return plt.subplots(1, 2, figsize=(10.0, 4.4), sharey=True)
 
 
-def legend_below(figure, axis, columns=5):
+def legend_below(figure):
     handles = {}
     for each in figure.axes:
         handles |= dict(zip(*reversed(each.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="upper center", ncols=columns,
+    figure.legend(handles.values(), handles.keys(), loc="upper center", ncols=5,
                   bbox_to_anchor=(0.5, 0.02), fontsize=9)  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def speed(plt, cases):
             )
         axis.set(title=TITLES[work], xlabel="elements, float32")
     axes[0].set_ylabel("10⁹ elements per second")
-    legend_below(figure, axes[0])
+    legend_below(figure)
     return figure
 
 
@@ -112,7 +112,7 @@ def roofline(plt, cases):
     axis.set_yticks(places, [name.partition("/")[2] for name, _ in chosen])
     tidy(axis)
     axis.set_xlabel("GB/s of the bytes that must be moved")
-    legend_below(figure, axis)
+    legend_below(figure)
     return figure
 
 
@@ -127,7 +127,7 @@ def threads(plt, cases):
         axis.set(title=TITLES[work], xlabel="threads", ylim=(0, None))
         axis.set_xticks(counts, [f"{count:.0f}" for count in counts])
     axes[0].set_ylabel("10⁹ elements per second")
-    legend_below(figure, axes[0])
+    legend_below(figure)
     return figure
 
 
@@ -159,7 +159,7 @@ def bars(plt, cases, names, peers, label):
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter("{x:g}")
     axis.set_xlabel("time, in times of smoothl1")
-    legend_below(figure, axis)
+    legend_below(figure)
     return figure
 
 
@@ -223,8 +223,6 @@ def short_table(run, rows):
     yield "| | smoothl1 | " + " | ".join(PEERS) + " | fastest of all others |"
     yield "|---" * (len(PEERS) + 3) + "|"
     for label, name in SHORT.items():
-        if name not in cases:
-            continue
         ours = cases[name]["smoothl1"].median
         others = (cases[name].get(peer) for peer in PEERS)
         cells = [f"{row.median / ours:.1f}x" if row else "" for row in others]
@@ -257,10 +255,7 @@ def draw(run, rows):
     import matplotlib.pyplot as plt
 
     cases = by_case(rows)
-    missing = {name.partition("/")[0] for name in SHORT.values()} - {
-        n.partition("/")[0] for n in cases
-    }
-    if missing:
+    if missing := set(SHORT.values()) - cases.keys():
         raise SystemExit(f"run {run['run']} is not a full one: it lacks {', '.join(missing)}")
     with plt.style.context(STYLE):
         for name, picture in PICTURES.items():

@@ -113,10 +113,10 @@ def load(path):
 
 
 def find(base, table=TABLE):
-    """The latest run that a word names: a file, a commit or the time of a run."""
+    """The latest run that a word names: "latest", a file, a commit or the time of a run."""
     path = Path(base)
     runs = load(path if path.is_file() else table)
-    if path.is_file():
+    if path.is_file() or base == "latest":
         return runs[-1]
     named = [run for run in runs if base and run[0]["commit"].startswith(base)]
     fitting = [run for run in runs if run[0]["run"] == base] or named

@@ -79,11 +79,11 @@ def accumulate(
             if slope_out is not None:
                 slope_out[i] = slope
             if loss_sum is not None:
-                loss_sum[first + lane] = put(loss_sum[first + lane], loss, width)
+                loss_sum[first + lane] = _put(loss_sum[first + lane], loss, width)
             if weight_sum is not None:
-                weight_sum[first + lane] = put(weight_sum[first + lane], share, width)
+                weight_sum[first + lane] = _put(weight_sum[first + lane], share, width)
             if slope_sum is not None:
-                slope_sum[first + lane] = put(slope_sum[first + lane], slope, width)
+                slope_sum[first + lane] = _put(slope_sum[first + lane], slope, width)
         row += lanes
 
 
@@ -92,7 +92,7 @@ def _is_description(kind: types.Type) -> bool:
 
 
 @helper
-def put(sum_so_far, term, width):
+def _put(sum_so_far, term, width):
     """Add to a lane; without a width the place is empty yet."""
     if width is None:
         return term
