@@ -37,7 +37,7 @@ def parse(arguments):
                         help=f"append results to this file (default: {results.TABLE.name} among "
                         "the results for a full run, nowhere for others)")  # fmt: skip
     parser.add_argument("--compare", metavar="BASE",
-                        help="say what changed since a commit, run or file, or 'latest'")  # fmt: skip
+                        help="what changed since a commit, a run, a file or 'latest'")  # fmt: skip
     parser.add_argument("--pictures", metavar="RUN", nargs="?", const="latest",
                         help="draw the pictures and tables of the documentation from "
                         "the last run, or the one named, and stop")  # fmt: skip
