@@ -13,17 +13,16 @@ import numpy as np
 from numba import types
 
 from . import formula
-from .gather import transfer
-from .jit import by_type, helper
+from .gather import part, prefetch, transfer
+from .jit import by_type, helper, merged
 from .plan import LANES, SPAN
 from .records import Buffers
-from .sums import add_run
 
 SMALLEST = 5e-324
 SMALLEST_OF_NARROW = 1e-300  # below any residual of a narrow type, with a finite reciprocal
 
 
-@helper
+@merged
 def accumulate(
     x, target, beta, betas, weight, where, factor, divisors, divisor, huber, curvature, narrow,
     loss_out, slope_out, loss_sum, weight_sum, slope_sum, start, n, width,
@@ -100,6 +99,28 @@ def _put(sum_so_far, term, width):
 
 
 @by_type
+def ask_for(o, outputs, start, n):
+    """Ask for the memory of a run, if it can be read where it lies."""
+    if any(_is_description(kind) for kind in o):
+        return lambda o, outputs, start, n: None
+
+    def ask(o, outputs, start, n):
+        _ask_for_one(o.x, start, n)
+        _ask_for_one(o.target, start, n)
+        _ask_for_one(o.weight, start, n)
+        _ask_for_one(o.where, start, n)
+        _ask_for_one(outputs.slope, start, n)
+
+    return ask
+
+
+@helper
+def _ask_for_one(operand, start, n):
+    if operand is not None:
+        prefetch(operand.ctypes.data + start * operand.itemsize, n * operand.itemsize)
+
+
+@by_type
 def process(o, outputs, sums, start, n, width, buffers):
     """Fetch a run, `accumulate` it, and put its outputs where they belong."""
     if any(_is_description(kind) for kind in (*o, *outputs)):
@@ -111,48 +132,45 @@ def process(o, outputs, sums, start, n, width, buffers):
             o.huber, o.curvature, o.narrow, outputs.loss, outputs.slope,
             sums.loss, sums.weight, sums.slope, start, n, width,
         )  # fmt: skip
-        add_run(sums, n, width)
 
     return process_contiguous
 
 
 @helper
-def _gather_run(operand, start, run, raw):
+def _gather_run(operand, start, runs, row, n, raw):
     if operand is None:
         return None
-    transfer(operand, start, run, raw)
-    return run
+    transfer(operand, start, runs, row * SPAN, n, raw)
+    return part(runs, row * SPAN)
 
 
 @helper
-def _buffer(output, run):
-    return None if output is None else run
-
-
-@helper
-def _flush(output, start, run, raw):
+def _flush(output, start, runs, row, n, raw):
     if output is not None:
-        transfer(output, start, run, raw)
+        transfer(output, start, runs, row * SPAN, n, raw)
+
+
+@helper
+def _buffer(output, runs, row):
+    return None if output is None else part(runs, row * SPAN)
 
 
 def _process_described(o, outputs, sums, start, n, width, buffers):
     runs, raw = buffers.runs, buffers.raw
-    x = _gather_run(o.x, start, runs[0, :n], raw)
-    target = _gather_run(o.target, start, runs[1, :n], raw)
-    betas = _gather_run(o.betas, start, runs[2, :n], raw)
-    weight = _gather_run(o.weight, start, runs[3, :n], raw)
-    where = _gather_run(o.where, start, runs[4, :n], raw)
-    factor = _gather_run(o.factor, start, runs[5, :n], raw)
-    divisors = _gather_run(o.divisors, start, runs[6, :n], raw)
-    loss = _buffer(outputs.loss, runs[7, :n])
-    slope = _buffer(outputs.slope, runs[8, :n])
+    x = _gather_run(o.x, start, runs, 0, n, raw)
+    target = _gather_run(o.target, start, runs, 1, n, raw)
+    betas = _gather_run(o.betas, start, runs, 2, n, raw)
+    weight = _gather_run(o.weight, start, runs, 3, n, raw)
+    where = _gather_run(o.where, start, runs, 4, n, raw)
+    factor = _gather_run(o.factor, start, runs, 5, n, raw)
+    divisors = _gather_run(o.divisors, start, runs, 6, n, raw)
     accumulate(
         x, target, o.beta, betas, weight, where, factor, divisors, o.divisor, o.huber, o.curvature,
-        o.narrow, loss, slope, sums.loss, sums.weight, sums.slope, 0, n, width,
+        o.narrow, _buffer(outputs.loss, runs, 7), _buffer(outputs.slope, runs, 8),
+        sums.loss, sums.weight, sums.slope, 0, n, width,
     )  # fmt: skip
-    add_run(sums, n, width)
-    _flush(outputs.loss, start, loss, raw)
-    _flush(outputs.slope, start, slope, raw)
+    _flush(outputs.loss, start, runs, 7, n, raw)
+    _flush(outputs.slope, start, runs, 8, n, raw)
 
 
 @by_type
@@ -160,15 +178,15 @@ def new_buffers(o, outputs, results):
     """Room for one run of every operand and output, if any is described."""
     if any(_is_description(kind) for kind in (*o, *outputs, results)):
         return lambda o, outputs, results: _filled_buffers(o.beta)
-    return lambda o, outputs, results: Buffers(np.empty((9, 0)), np.empty(0, np.uint8))
+    return lambda o, outputs, results: Buffers(np.empty(0), np.empty(0, np.uint8))
 
 
 @helper
 def _filled_buffers(beta):
     """Buffers that hold what an absent operand stands for: beta, or ones."""
-    runs = np.empty((9, SPAN))
-    for i in range(SPAN):
-        runs[2, i] = beta
-        for row in range(3, 7):
-            runs[row, i] = 1.0
+    runs = np.empty(9 * SPAN)
+    for i in range(2 * SPAN, 3 * SPAN):
+        runs[i] = beta
+    for i in range(3 * SPAN, 7 * SPAN):
+        runs[i] = 1.0
     return Buffers(runs, np.empty(SPAN * 8, np.uint8))

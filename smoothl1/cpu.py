@@ -18,7 +18,7 @@ import numpy as np
 
 from .interleave import run_both
 from .launch import SumsRun, Terms, run_map
-from .plan import Plan
+from .plan import Plan, ascending
 from .problem import Problem
 from .records import LOSS, SLOPE, WEIGHT, Outputs, Sums
 from .validate import Array, Reduction, broadcast, round_once, share_memory
@@ -154,7 +154,7 @@ def _finish_loss(run: SumsRun, problem: Problem, out: Array, slopes: Array | Non
     sums = run.finish()
     if sums is not None:
         by = sums[WEIGHT] if problem.is_weighted() else problem.count()
-        _assign(out, _divided(sums[LOSS], by), run.plan)
+        _assign(out, sums[LOSS], run.plan, by)
         if slopes is not None:
             _assign(slopes, sums[SLOPE], run.plan)
 
@@ -280,19 +280,16 @@ def _expand(grad_output: Array, problem: Problem) -> Array:
     return np.expand_dims(grad_output, problem.axes)
 
 
-def _divided(sums: Array, denominator: Array | float | None) -> Array:
-    if denominator is None:
-        return sums
+def _assign(
+    array: Array, sums: Array, plan: Plan, denominator: Array | float | None = None
+) -> None:
+    """Divide sums, which come in the order of the plan, and store them, each rounded once."""
     with np.errstate(all="ignore"):
-        return np.asarray(sums / denominator)
-
-
-def _assign(array: Array, sums: Array, plan: Plan) -> None:
-    """Store sums, which come in the order of the plan, each rounded once."""
-    shape = [plan.shape[a] for a in plan.kept]
-    logical = sums.reshape(shape).transpose(np.argsort(plan.kept, kind="stable"))
-    with np.errstate(all="ignore"):
-        array[...] = round_once(logical, array.dtype).reshape(array.shape)
+        if denominator is not None:
+            sums = np.divide(sums, denominator)
+        if len(plan.kept) > 1:
+            sums = sums.reshape([plan.shape[a] for a in plan.kept]).transpose(plan.back)
+        array[...] = round_once(sums, array.dtype).reshape(array.shape)
 
 
 class _Target:
@@ -329,8 +326,11 @@ def _copied(array: Array, out: Array | None) -> Array:
 def _new_like_x(shape: tuple[int, ...], problem: Problem) -> Array:
     """New array whose axes lie in memory as those of x do."""
     memory = problem.memory
+    back = ascending(memory)
+    if back == memory:
+        return np.empty(shape, problem.dtype)
     array = np.empty([problem.shape[a] for a in memory], problem.dtype)
-    return array.transpose(np.argsort(memory, kind="stable")).reshape(shape)
+    return array.transpose(back).reshape(shape)
 
 
 def _overlaps(out: Array, problem: Problem, elementwise: bool, also: Array | None = None) -> bool:

@@ -48,7 +48,7 @@ class Work:
                 continue
             operands["betas" if name == "beta" else name] = span.broadcast(problem.shape)
         order = memory_order(problem.shape, operands["x"].strides)
-        work = cls(memory, replace(problem, memory=order), operands, like, _stream(memory, like))
+        work = cls(memory, problem.ordered(order), operands, like, _stream(memory, like))
         work.huber = call.wanted is Wanted.HUBER
         work.curvature = call.wanted is Wanted.HESS
         work.factor = _factor(memory, call, arrays, work)

@@ -10,7 +10,7 @@ address.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import llvmlite.ir as ir
@@ -18,6 +18,7 @@ import numpy as np
 from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np import arrayobj
 from numba.np.numpy_support import as_dtype
 
 from .halves import brain_bits, from_half, half_bits, round_to
@@ -38,7 +39,7 @@ ABSENT = np.zeros(SIZES, np.int64)  # in place of a description: leave the buffe
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def describe_input(array: Array, order: Sequence[int], rounding: str) -> Array:
+def describe_input(array: Array, order: tuple[int, ...], rounding: str) -> Array:
     """Describe an array, its axes taken in ``order``, as something to read.
 
     ``rounding`` names the floating type that integers are rounded to.
@@ -47,19 +48,33 @@ def describe_input(array: Array, order: Sequence[int], rounding: str) -> Array:
     return _describe(gather_address(), array, order, rounding)
 
 
-def describe_output(array: Array, order: Sequence[int]) -> Array:
+def describe_output(array: Array, order: tuple[int, ...]) -> Array:
     """Describe an array of floats, its axes taken in ``order``, to write to."""
     return _describe(scatter_address(), array, order, "float64")
 
 
-def _describe(function: int, array: Array, order: Sequence[int], rounding: str) -> Array:
-    shape, steps = array.shape, array.strides
+def _describe(function: int, array: Array, order: tuple[int, ...], rounding: str) -> Array:
+    description = _layout(array.dtype, array.shape, array.strides, order, rounding).copy()
+    description[FUNCTION] = function
+    description[ADDRESS] = array.ctypes.data
+    return description
+
+
+@lru_cache(maxsize=1024)
+def _layout(
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    steps: tuple[int, ...],
+    order: tuple[int, ...],
+    rounding: str,
+) -> Array:
+    """Description that lacks only the addresses."""
     sizes, strides = coalesce([shape[a] for a in order], [steps[a] for a in order])
-    code = NAMES.index(array.dtype.name)
+    code = NAMES.index(dtype.name)
     rounded = NAMES.index(rounding) if code > BOOL else F64
-    head = (function, array.ctypes.data, code, array.itemsize)
-    tail = (not array.dtype.isnative, rounded, len(sizes), *sizes, *strides)
-    return np.array((*head, *tail), dtype=np.int64)
+    swapped = not dtype.isnative
+    fields = (0, 0, code, dtype.itemsize, swapped, rounded, len(sizes), *sizes, *strides)
+    return np.array(fields, dtype=np.int64)
 
 
 @intrinsic
@@ -123,6 +138,21 @@ def view(address, size, dtype):
     return carray(_pointer(address), (size,), dtype)
 
 
+@intrinsic
+def part(typing_context, array, start):
+    """Array from an element of another on. LLVM sees that parts of one do not overlap."""
+
+    def codegen(context, builder, signature, args):
+        make = arrayobj.make_array(array)
+        of, out = make(context, builder, args[0]), make(context, builder)
+        arrayobj.populate_array(
+            out, builder.gep(of.data, [args[1]]), of.shape, of.strides, of.itemsize, None
+        )
+        return out._getvalue()
+
+    return array(array, types.int64), codegen
+
+
 @by_type
 def borrowed(value):
     """The same memory without a reference to count; the caller keeps the array.
@@ -130,16 +160,35 @@ def borrowed(value):
     Helpers count references to the arrays they are given, in one line of memory
     that all threads then write to.
     """
-    if isinstance(value, types.Array) and value.ndim == 1:
+    if isinstance(value, types.Array):
         dtype = as_dtype(value.dtype).type
-        return lambda value: view(value.ctypes.data, value.size, dtype)
+        return lambda value: carray(_pointer(value.ctypes.data), value.shape, dtype)
     return lambda value: value
 
 
 @helper
-def _copy_strided(target, target_step, source, source_step, n, example):
+def _copy_strided(target, target_step, source, source_step, n, size, dtype):
+    if target_step == size and source_step == 0:
+        _fill(view(target, n, dtype), _read(source, dtype(0)))
+        return
     for i in range(n):
-        _write(target + i * target_step, _read(source + i * source_step, example))
+        _write(target + i * target_step, _read(source + i * source_step, dtype(0)))
+
+
+@helper
+def _fill(to, item):
+    for i in range(np.uintp(to.size)):
+        to[i] = item
+
+
+@helper
+def _copy_halves(target, source, n, size, dtype, pair):
+    """Copy every second item, as the lower half of a pair: only that becomes vector code."""
+    to, of = view(target, n - 1, dtype), view(source, n - 1, pair)
+    for i in range(np.uintp(to.size)):
+        to[i] = dtype(of[i])
+    last = (n - 1) * size  # whose other half may be beyond the end
+    _write(target + last, _read(source + 2 * last, dtype(0)))
 
 
 @helper
@@ -149,14 +198,16 @@ def _copy(target, target_step, source, source_step, itemsize, n):
         to, of = view(target, n * itemsize, np.uint8), view(source, n * itemsize, np.uint8)
         for i in range(to.size):
             to[i] = of[i]
+    elif itemsize == 4 and target_step == 4 and source_step == 8:
+        _copy_halves(target, source, n, 4, np.uint32, np.uint64)
     elif itemsize == 8:
-        _copy_strided(target, target_step, source, source_step, n, np.uint64(0))
+        _copy_strided(target, target_step, source, source_step, n, 8, np.uint64)
     elif itemsize == 4:
-        _copy_strided(target, target_step, source, source_step, n, np.uint32(0))
+        _copy_strided(target, target_step, source, source_step, n, 4, np.uint32)
     elif itemsize == 2:
-        _copy_strided(target, target_step, source, source_step, n, np.uint16(0))
+        _copy_strided(target, target_step, source, source_step, n, 2, np.uint16)
     else:
-        _copy_strided(target, target_step, source, source_step, n, np.uint8(0))
+        _copy_strided(target, target_step, source, source_step, n, 1, np.uint8)
 
 
 @helper
@@ -179,9 +230,9 @@ def _locate(operand, position):
 def _move(operand, start, n, raw, inward):
     """Copy n elements into the bytes at ``raw``, or out of them, unconverted."""
     itemsize, step = operand[ITEMSIZE], operand[operand.size - 1]
+    address, left = _locate(operand, start)
     done = 0
-    while done < n:
-        address, left = _locate(operand, start + done)
+    while True:
         count = min(left, n - done)
         here = raw + done * itemsize
         if inward:
@@ -189,6 +240,13 @@ def _move(operand, start, n, raw, inward):
         else:
             _copy(address, step, here, itemsize, itemsize, count)
         done += count
+        if done >= n:
+            return
+        if operand[NDIM] == 2:  # the next row: a fifth of the time to look for it
+            address += operand[SIZES + 2] - (operand[SIZES + 1] - left) * step
+            left = operand[SIZES + 1]
+        else:
+            address, left = _locate(operand, start + done)
 
 
 @helper
@@ -343,8 +401,8 @@ def _call(typing_context, function, description, start, values, n, raw):
 
 
 @helper
-def transfer(operand, start, run, raw):
-    """Gather or scatter a run of elements from ``start`` on, as described."""
+def transfer(operand, start, values, first, n, raw):
+    """Gather or scatter n elements from ``start`` on, as described, to or from values[first:]."""
     function, description = operand[FUNCTION], operand.ctypes.data
     if function != 0:
-        _call(function, description, start, run.ctypes.data, run.size, raw.ctypes.data)
+        _call(function, description, start, values.ctypes.data + 8 * first, n, raw.ctypes.data)

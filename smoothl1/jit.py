@@ -41,6 +41,7 @@ DIGEST = hashlib.sha256().digest_size
 
 helper = njit(**OPTIONS)
 inlined = njit(inline="always", **OPTIONS)
+merged = njit(forceinline=True, **OPTIONS)  # by LLVM, which then knows what arguments point to
 
 
 def by_type(function: Callable[..., Any]) -> Any:

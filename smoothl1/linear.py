@@ -255,7 +255,7 @@ def _gather(matrix, place, elements, rows, raw):
     """Bring elements of a described matrix into scratch, row by row."""
     for start in range(0, elements, SPAN):
         stop = min(start + SPAN, elements)
-        transfer(matrix.data, place + start, rows[start:stop], raw)
+        transfer(matrix.data, place + start, rows, start, stop - start, raw)
 
 
 @by_type

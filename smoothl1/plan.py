@@ -24,8 +24,8 @@ DEPTH = 16  # additions in one lane of a block: 64 of them can be 31 ulps off
 LANES = 64  # float64 lanes: eight AVX-512 registers
 SPAN = 2048
 TILE = 1024  # columns of one tile
+LINE = 16  # a tile begins where a cache line does; divides TILE and the steps of the lanes
 GROUP = 8  # rows of a linear model that kernels work on side by side
-SHORT = 64  # rows below which one run holds several outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Plan:
     result_shape: tuple[int, ...]
     order: tuple[int, ...]
     kept: tuple[int, ...]
+    back: tuple[int, ...]  # brings the kept axes into ascending order
     outer: int
     rows: int
     columns: int
@@ -106,6 +107,11 @@ def memory_order(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...
     return (*fixed, *sorted(live, key=lambda axis: -abs(strides[axis])))
 
 
+def ascending(axes: tuple[int, ...]) -> tuple[int, ...]:
+    """Positions of axes from the lowest to the highest."""
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
 def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
     """Shape after reducing ``axes``, with size 1 in their place or without."""
     if keepdims:
@@ -131,19 +137,22 @@ def make_plan(
         outer, inner = inner, []
     rows, columns = (math.prod(shape[a] for a in part) for part in (reduced, inner))
     outer_size = math.prod(shape[a] for a in outer)
+    kept = (*outer, *inner)
     tile, lanes = _tile(rows, columns)
+    several = rows * columns <= SPAN // 2 and (rows < LANES or columns == 1)  # outputs in a run
     return Plan(
         shape=shape,
         axes=axes,
         result_shape=reduced_shape(shape, axes, keepdims),
         order=(*outer, *reduced, *inner),
-        kept=(*outer, *inner),
+        kept=kept,
+        back=ascending(kept),
         outer=outer_size,
         rows=rows,
         columns=columns,
         tile=tile,
         lanes=lanes,
-        short=0 < rows < SHORT and 0 < rows * columns <= SPAN // 2 and outer_size > 1,
+        short=several and rows > 0 and columns > 0 and outer_size > 1,
     )
 
 
@@ -151,6 +160,8 @@ def _tile(rows: int, columns: int) -> tuple[int, int]:
     """Columns of a tile, all about equally wide, and its number of lanes."""
     tiles = max(1, -(-columns // TILE))
     tile = max(1, -(-columns // tiles))
+    if tiles > 1:
+        tile = -(-tile // LINE) * LINE
     lanes = 1 << max(0, (SPAN // tile).bit_length() - 1)
     useful = 1 << max(0, (rows - 1).bit_length())
     return tile, min(LANES, lanes, useful)
@@ -171,6 +182,7 @@ def coalesce(
     return tuple(n for n, _ in merged), tuple(s for _, s in merged)
 
 
+@lru_cache(maxsize=512)
 def divide(plan: Plan, wanted: int) -> Division:
     """Split each sum into units of 2**k blocks so that about ``wanted`` tasks exist.
 

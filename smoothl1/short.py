@@ -13,14 +13,9 @@ from typing import Any
 import numpy as np
 
 from . import threads
-from .kernels import (
-    BLOCK,
-    reduce_flat,
-    reduce_flat_parallel,
-    total_loss,
-    total_loss_and_grad,
-)
-from .launch import UNITS_PER_THREAD
+from .kernels import reduce_flat, reduce_flat_parallel, total_loss, total_loss_and_grad
+from .launch import UNITS_PER_THREAD, add_numbers
+from .plan import divide, make_plan
 from .records import Operands, Outputs, Sums
 from .validate import Array
 
@@ -94,22 +89,14 @@ def total_on_threads(
 ) -> float:
     """Sum of the losses of flat arrays, and their gradients divided by ``divisor``."""
     x.flags.writeable = target.flags.writeable = False  # as in `launch`: one kernel for both
-    blocks = -(-x.size // BLOCK)
-    each = 1 << (blocks // (UNITS_PER_THREAD * threads.get_num_threads())).bit_length()
-    tasks = -(-blocks // each)
-    parts = np.empty((3, tasks))
+    plan = make_plan(x.shape, (0,), False, (0,))
+    division = divide(plan, UNITS_PER_THREAD * threads.get_num_threads())
+    parts = np.empty((3, division.tasks))
     operands = Operands(x, target, beta, divisor=divisor, narrow=narrow)
-    arguments = (operands, Outputs(slope=grad), Sums(loss=True), parts, each, x.size)
-    threads.run(reduce_flat, reduce_flat_parallel, arguments, threads.all_tasks(tasks), x.size)
-    return _add_pairs(parts[0].tolist())
-
-
-def _add_pairs(parts: list[float]) -> float:
-    """Add up neighbouring pairs, as `launch.add_pairs` does."""
-    while len(parts) > 1:
-        odd = parts[len(parts) // 2 * 2 :]
-        parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)] + odd
-    return parts[0]
+    arguments = (operands, Outputs(slope=grad), Sums(loss=True), parts, division.each, x.size)
+    tasks = threads.all_tasks(division.tasks)
+    threads.run(reduce_flat, reduce_flat_parallel, arguments, tasks, x.size)
+    return add_numbers(parts[0].tolist())
 
 
 def _scalar(value: float, dtype: np.dtype[Any]) -> Any:

@@ -37,12 +37,11 @@ def lanes_of(wanted, lanes, start, stop):
 
 
 @helper
-def add_run(sums, n, width):
-    """Without a width, add n elements that wait behind the lanes of each sum."""
-    if width is None:
-        add_elements(sums.loss, n)
-        add_elements(sums.weight, n)
-        add_elements(sums.slope, n)
+def add_run(sums, n):
+    """Add n elements that wait behind the lanes of each sum."""
+    add_elements(sums.loss, n)
+    add_elements(sums.weight, n)
+    add_elements(sums.slope, n)
 
 
 @helper
@@ -153,34 +152,69 @@ def drain(lanes, row, blocks, width):
 
 @helper
 def add_groups(lanes, row, groups, rows, columns):
-    """Sum the rows of each group; the sums end in the first lanes.
+    """Sum the rows of each group of the elements behind the LANES; sums end in the first lanes."""
+    lane = lanes[row]
+    if rows >= LANES:
+        _add_long_groups(lane, groups, rows)
+    else:
+        _add_short_groups(lane, groups, rows, columns)
 
-    Neighbours are paired while their number is even, level by level over all
-    groups at once; what is left is summed in fours.
-    """
-    lane, spare = lanes[row, :SPAN], lanes[row, SPAN:]
-    while rows % 2 == 0:
-        rows //= 2
-        n = groups * rows * columns
-        if columns == 1:
-            _pair_neighbours(lane, spare[:n])
+
+@helper
+def _add_long_groups(lane, groups, rows):
+    """Sum groups of one column, each in the LANES and folded like a block."""
+    groups, rows, count = np.uintp(groups), np.uintp(rows), np.uintp(LANES)
+    for group in range(groups):
+        first = count + group * rows
+        stop = first + rows
+        for i in range(count):
+            lane[i] = 0.0 + lane[first + i]
+        first += count
+        while first + count <= stop:
+            for i in range(count):
+                lane[i] += lane[first + i]
+            first += count
+        for i in range(stop - first):
+            lane[i] += lane[first + i]
+        _fold_registers(lane)
+        lane[np.uintp(LANES + SPAN) + group] = lane[0]
+    for group in range(groups):
+        lane[group] = lane[np.uintp(LANES + SPAN) + group]
+
+
+@helper
+def _add_short_groups(lane, groups, rows, columns):
+    """Pair neighbouring rows while their number is even, and sum what is left in fours."""
+    here, there = lane[LANES : LANES + SPAN], lane[LANES + SPAN :]
+    passes = 0
+    while rows > 1:
+        if rows % 4 == 0:
+            rows //= 4
+            _add_quads(here, there[: groups * rows * columns], columns)
+        elif rows % 2 == 0:
+            rows //= 2
+            _add_twos(here, there[: groups * rows * columns], columns)
         else:
-            _pair_rows(lane, spare[:n], columns)
+            _add_in_fours(here, there, groups, rows, columns)
+            rows = 1
+        here, there = there, here
+        passes += 1
+    n = np.uintp(groups * columns)
+    if passes % 2 == 0:
         for i in range(n):
-            lane[i] = spare[i]
-    if rows > 1:
-        _add_in_fours(lane, groups, rows, columns)
+            lane[i] = 0.0 + lane[np.uintp(LANES) + i]
+    else:
+        for i in range(n):
+            lane[i] = 0.0 + lane[np.uintp(LANES + SPAN) + i]
 
 
 @helper
-def _pair_neighbours(lane, out):
-    for i in range(np.uintp(out.size)):
-        out[i] = lane[i + i] + lane[i + i + np.uintp(1)]
-
-
-@helper
-def _pair_rows(lane, out, columns):
+def _add_twos(lane, out, columns):
     columns = np.uintp(columns)
+    if columns == 1:
+        for i in range(np.uintp(out.size)):
+            out[i] = lane[i + i] + lane[i + i + np.uintp(1)]
+        return
     for pair in range(np.uintp(out.size) // columns):
         to = pair * columns
         for column in range(columns):
@@ -188,7 +222,26 @@ def _pair_rows(lane, out, columns):
 
 
 @helper
-def _add_in_fours(lane, groups, rows, columns):
+def _add_quads(lane, out, columns):
+    """Two levels of pairs at once."""
+    columns, one, two = np.uintp(columns), np.uintp(1), np.uintp(2)
+    if columns == 1:
+        for i in range(np.uintp(out.size)):
+            at = np.uintp(4) * i
+            out[i] = (lane[at] + lane[at + one]) + (lane[at + two] + lane[at + two + one])
+        return
+    for quad in range(np.uintp(out.size) // columns):
+        to = quad * columns
+        a = np.uintp(4) * to
+        b = a + columns
+        c = b + columns
+        d = c + columns
+        for i in range(columns):
+            out[to + i] = (lane[a + i] + lane[b + i]) + (lane[c + i] + lane[d + i])
+
+
+@helper
+def _add_in_fours(lane, out, groups, rows, columns):
     """Sum every fourth row, so that no sum is long and four run side by side."""
     rows, columns = np.uintp(rows), np.uintp(columns)
     whole = rows // np.uintp(4) * np.uintp(4)
@@ -205,7 +258,7 @@ def _add_in_fours(lane, groups, rows, columns):
             for _ in range(rows - whole):
                 a += lane[at]
                 at += columns
-            lane[group * columns + column] = (a + b) + (c + d)
+            out[group * columns + column] = (a + b) + (c + d)
 
 
 @by_type
@@ -231,7 +284,7 @@ def store(results, row, start, lanes, n, raw):
     """Write sums as results start .. of a float64 matrix, or by description."""
     if results.dtype == types.int64:
         return lambda results, row, start, lanes, n, raw: transfer(
-            results[row], start, lanes[row, :n], raw
+            results[row], start, lanes, row * lanes.shape[1], n, raw
         )
 
     def copy(results, row, start, lanes, n, raw):

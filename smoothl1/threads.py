@@ -231,8 +231,9 @@ def run(
 ) -> None:
     """Run the tasks of some ranges by whatever is safe and fastest now."""
     runner = choose_runner(elements)
-    if runner == SERIAL or (ranges[:, 1] - ranges[:, 0]).sum() < 2:
-        for first, last in ranges.tolist():
+    listed = ranges.tolist()
+    if runner == SERIAL or sum(last - first for first, last in listed) < 2:
+        for first, last in listed:
             kernel(*arguments, first, last)
     elif runner == PRANGE:
         _run_prange(kernel, parallel_kernel, arguments, _cut(ranges, get_num_threads()))

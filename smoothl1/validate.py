@@ -20,6 +20,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+REAL = frozenset(FLOATS + INTEGERS)
 
 REMEDIES = {
     "numpy.ma": "pass {}.filled(0) and where=~np.ma.getmaskarray({})",
@@ -87,6 +88,8 @@ def check_reduction(reduction: Any) -> Reduction:
 
 def check_beta(beta: Any, name: str = "beta") -> float | Array:
     """Return a threshold as a float, or an array of thresholds."""
+    if type(beta) is float and 0.0 <= beta < math.inf:
+        return beta
     if isinstance(beta, (bool, np.bool_)):
         raise TypeError(f"{name} must be a number or an array of numbers, got a boolean")
     values = numbers(name, beta)
@@ -272,7 +275,7 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 
 def round_once(values: Array, dtype: np.dtype[Any]) -> Array:
     """Round float64 to the bits of bfloat16, whose casts go by way of float32."""
-    if dtype.name != "bfloat16":
+    if dtype_name(dtype) != "bfloat16":
         return values
     step = np.ldexp(1.0, np.maximum(np.frexp(values)[1] - 8, -133))
     return np.rint(values / step) * step
@@ -304,7 +307,7 @@ def numbers(name: str, value: Any) -> Array | float:
         array = _from_sequence(name, value)
     else:
         _refuse_kind(name, value)
-    if dtype_name(array.dtype) not in FLOATS + INTEGERS:
+    if dtype_name(array.dtype) not in REAL:
         _refuse_dtype(name, array.dtype)
     return array
 
