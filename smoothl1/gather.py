@@ -251,10 +251,18 @@ def _move(operand, start, n, raw, inward):
 
 @helper
 def _swap_bytes(raw, itemsize, n):
-    data = view(raw, n * itemsize, np.uint8).reshape(n, itemsize)
-    for i in range(n):
-        for j in range(itemsize // 2):
-            data[i, j], data[i, itemsize - 1 - j] = data[i, itemsize - 1 - j], data[i, j]
+    """Reverse the bytes of items: swap their halves, then those of the halves, and so on."""
+    if itemsize == 8:
+        longs = view(raw, n, np.uint64)
+        for i in range(n):
+            longs[i] = longs[i] >> np.uint64(32) | longs[i] << np.uint64(32)
+    if itemsize >= 4:
+        ints = view(raw, n * itemsize // 4, np.uint32)
+        for i in range(ints.size):
+            ints[i] = ints[i] >> np.uint32(16) | ints[i] << np.uint32(16)
+    shorts = view(raw, n * itemsize // 2, np.uint16)
+    for i in range(shorts.size):
+        shorts[i] = shorts[i] >> np.uint16(8) | shorts[i] << np.uint16(8)
 
 
 @helper
