@@ -62,6 +62,26 @@ def test_means_over_a_million_rows(columns):
         assert ulps_apart(sums[column], wanted, float) <= 8
 
 
+@pytest.mark.parametrize(
+    "rows", [2, 3, 8, 12, 63, 64, 65, 100, 127, 128, 129, 500, 1023, 1024, 1025]
+)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_sums_that_share_a_run(rows, dtype):
+    # Up to 1024 rows of several sums are computed side by side.
+    rng = np.random.default_rng(rows)
+    x = rng.normal(0, 2, (37, rows)).astype(dtype)
+    weight = rng.random((37, rows)).astype(dtype)
+    got = sl.smooth_l1_loss(x, 0.0, beta=0.3, reduction="sum", axis=1, dtype="float64")
+    loss, grad = sl.smooth_l1_value_and_grad(x, 0.0, beta=0.3, axis=1, weight=weight)
+    for i in range(37):
+        terms, slopes = elements(x[i].astype(float), np.zeros(rows), 0.3)[:2]
+        assert ulps_apart(got[i], math.fsum(terms), float) <= 8
+        total = math.fsum(weight[i].astype(float))
+        kind = np.dtype(dtype).type
+        assert ulps_apart(loss[i], kind(math.fsum(terms * weight[i]) / total), kind) <= 8
+        np.testing.assert_allclose(grad[i], slopes * weight[i] / total, rtol=1e-6, atol=1e-12)
+
+
 # One line per case: what was summed, and the exact bits of the sum or sums.
 GOLDEN = """
 import hashlib, sys

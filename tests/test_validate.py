@@ -224,3 +224,35 @@ def test_a_dtype_that_no_one_can_read():
 
 def test_an_empty_list_selects_nothing():
     assert sl.smooth_l1_loss([], [], where=[], reduction="sum") == 0
+
+
+def test_a_call_like_one_before_is_checked_like_the_first():
+    # What follows from options is looked up, and True is equal to 1.
+    x, y = np.ones((3, 4)), np.zeros(4)
+    for options in ({"axis": 1}, {"axis": (0, 1)}, {"keepdims": True}, {"normalizer": 1}):
+        sl.smooth_l1_loss(x, y, **options)
+    for options in (
+        {"axis": True}, {"axis": (False, True)}, {"axis": 1.0}, {"keepdims": 1},
+        {"normalizer": True},
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=next(iter(options))):
+            sl.smooth_l1_loss(x, y, **options)
+    for options in ({"axis": [1]}, {"axis": np.int64(1)}, {"axis": (np.int8(-1),)}):
+        assert sl.smooth_l1_loss(x, y, **options).shape == (3,)
+
+
+def test_forms_of_calls_do_not_mix():
+    x = np.array([[0.5, 3.0], [1.0, -2.0]], np.float32)
+    sums = {
+        "mean": sl.smooth_l1_loss(x, 0.0, beta=0.5),
+        "sum": sl.smooth_l1_loss(x, 0.0, beta=0.5, reduction="sum"),
+        "by four": sl.smooth_l1_loss(x, 0.0, beta=0.5, normalizer=4.0),
+        "wide": sl.smooth_l1_loss(x, 0.0, beta=0.5, dtype=np.float64),
+        "other operand": sl.smooth_l1_loss(x, np.zeros(2), beta=0.5),
+        "columns": sl.smooth_l1_loss(x.T, 0.0, beta=0.5, axis=0),
+    }
+    assert sums["mean"] == sums["by four"] == sums["sum"] / 4 == 1.375
+    assert [sums[name].dtype.name for name in ("mean", "wide", "other operand")] == [
+        "float32", "float64", "float64",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(sums["columns"], [1.5, 1.25])
