@@ -99,17 +99,17 @@ def _add_fit(commands: Any) -> None:
     parser.set_defaults(run=run_fit)
 
 
-def _number(text: str) -> float:
+def _number(text: str, others: str = "") -> float:
     try:
         return at_least_0("it", float(text))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"must be a finite number of at least 0, got {text!r}"
+            f"must be a finite number of at least 0{others}, got {text!r}"
         ) from None
 
 
 def _beta(text: str) -> float | None:
-    return None if text == "mad" else _number(text)
+    return None if text == "mad" else _number(text, " or mad")
 
 
 def run_fit(options: argparse.Namespace) -> int:

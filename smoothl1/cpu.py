@@ -326,11 +326,10 @@ def _copied(array: Array, out: Array | None) -> Array:
 def _new_like_x(shape: tuple[int, ...], problem: Problem) -> Array:
     """New array whose axes lie in memory as those of x do."""
     memory = problem.memory
-    back = ascending(memory)
-    if back == memory:
+    if memory == tuple(range(len(memory))):
         return np.empty(shape, problem.dtype)
     array = np.empty([problem.shape[a] for a in memory], problem.dtype)
-    return array.transpose(back).reshape(shape)
+    return array.transpose(ascending(memory)).reshape(shape)
 
 
 def _overlaps(out: Array, problem: Problem, elementwise: bool, also: Array | None = None) -> bool:

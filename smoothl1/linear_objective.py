@@ -246,8 +246,10 @@ class LinearObjective(Objective):
 
         Notes
         -----
-        Columns of very different sizes make all methods slow or stop early:
-        scale them to about one first. While no residual is below beta the
+        L-BFGS-B goes on until the loss changes by less than 1e-12 of itself
+        (of one, if it is below), unless `tol` or `options` say otherwise.
+        Columns of very different sizes make all methods slow, and Newton-CG
+        and CG stop early: scale them to about one first. While no residual is below beta the
         Hessian is 0; Newton-CG and the like then get the curvature of
         parabolas that touch the losses from above, since they would stop.
 

@@ -16,6 +16,7 @@ BY_HESSIAN = ("trust-exact", "dogleg")
 BY_PRODUCT = ("newton-cg", "trust-ncg", "trust-krylov", "trust-constr")
 BY_GRADIENT = ("cg", "bfgs", "l-bfgs-b", "tnc", "slsqp")
 BY_VALUE = ("nelder-mead", "powell", "cobyla", "cobyqa")
+STOP = {"ftol": 1e-12}  # of L-BFGS-B: columns of unlike sizes meet SciPy's 2e-9 half way
 
 
 class Objective(ABC):
@@ -166,6 +167,7 @@ class Objective(ABC):
                 f"the objective is {self.fun(start)} at w0: the data or w0 hold NaN or infinite "
                 "values, or are too large to be squared and summed"
             )
+        options = _with_tolerances(method, options)
         wanted = self._derivatives(method, options)
         function = self if "jac" in wanted else self.fun
         if progress is not None:
@@ -202,6 +204,13 @@ class Objective(ABC):
             second = {"hess": self.hess} if name in BY_HESSIAN else {"hessp": self._steady_hessp}
             return {"jac": True} | ({} if given else second)
         return {} if name in BY_VALUE else {"jac": True}
+
+
+def _with_tolerances(method: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a call, with tolerances that do not take badly scaled columns for a minimum."""
+    if options.get("tol") is not None or str(method).lower() != "l-bfgs-b":
+        return options
+    return options | {"options": STOP | (options.get("options") or {})}
 
 
 class _Progress:

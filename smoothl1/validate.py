@@ -124,6 +124,8 @@ def check_normalizer(normalizer: Any, reduction: Reduction) -> float | None:
 
 def check_real(name: str, value: Any) -> float:
     """Return a real number as a float."""
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
     number = numbers(name, value)
     if not isinstance(number, float) and number.ndim > 0:
         raise TypeError(f"{name} must be a real number, got shape {number.shape}")
@@ -257,7 +259,10 @@ def broadcast_shape(shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
         wide = {size for size in axis if size != 1}
         if len(wide) > 1:
             listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-            raise ValueError(f"operands do not broadcast to one shape: {listed}")
+            raise ValueError(
+                f"operands do not broadcast to one shape: {listed}; axes are matched from the "
+                "last on, and operand[:, None] adds one there"
+            )
         sizes.append(wide.pop() if wide else 1)
     return tuple(reversed(sizes))
 

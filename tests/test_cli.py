@@ -164,7 +164,7 @@ def test_bad_input_is_one_line(capsys, tmp_path, text, arguments, message):
     [
         ([], "the following arguments are required: COMMAND"),
         (["fit"], "required: DATA.csv, --target"),
-        ([*FIT, "--beta", "-1"], "must be a finite number of at least 0, got '-1'"),
+        ([*FIT, "--beta", "-1"], "must be a finite number of at least 0 or mad, got '-1'"),
         ([*FIT, "--beta", "many"], "got 'many'"),
         ([*FIT, "--l2", "inf"], "got 'inf'"),
         ([*FIT, "--method", "Powell"], "invalid choice: 'Powell'"),

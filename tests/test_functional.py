@@ -517,3 +517,15 @@ def test_many_weighted_means_under_one_gradient(own):
     np.testing.assert_allclose(grad, slopes.sum(axis=summed).reshape(own), rtol=1e-11)
     got = sl.smooth_l1_grad(x, target, grad_output=vector, **options)
     np.testing.assert_allclose(got, (vector * slopes).sum(axis=summed).reshape(own), rtol=1e-11)
+
+
+@pytest.mark.parametrize("order", ["ij", "ji"])
+def test_results_lie_in_memory_as_x_does(order):
+    x = np.einsum(f"{order}->ij", np.random.default_rng(0).normal(size=(5, 7)))
+    for result in (
+        sl.smooth_l1_loss(x, 0.5, beta=0.3, reduction="none"),
+        sl.smooth_l1_grad(x, 0.5, beta=0.3),
+        sl.smooth_l1_value_and_grad(x, 0.5, beta=0.3, axis=0)[1],
+        sl.smooth_l1_hess(x, 0.5, beta=0.3),
+    ):
+        assert result.strides == x.strides

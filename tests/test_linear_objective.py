@@ -506,3 +506,32 @@ def test_errors_of_calls(data):
     with pytest.raises(ValueError, match="nan at w0: the data or w0 hold NaN"):
         objective.minimize()
     assert sl.optimize.LinearObjective is LinearObjective
+
+
+def test_columns_of_unlike_sizes_are_fitted_to_the_end():
+    # SciPy's tolerance takes both for converged, at 1.16 and 2.6 times the least loss.
+    rng = np.random.default_rng(0)
+    n = 2000
+    years = np.arange(1950.0, 1974.0)
+    calls = 0.11 * (years - 1950) + rng.normal(0, 0.05, 24)
+    calls[14:20] += 12.0
+    income = rng.lognormal(10.5, 0.6, n)
+    X = np.column_stack([rng.uniform(18, 90, n), income])
+    y = 3 + 0.05 * X[:, 0] + 2e-5 * income + rng.standard_t(2, n) * 0.3
+    for matrix, target, beta in ((years[:, None], calls, 0.1), (X, y, 0.4)):
+        size = matrix.std(axis=0)
+        scaled = LinearObjective((matrix - matrix.mean(axis=0)) / size, target, beta=beta)
+        best = scaled.minimize(options={"ftol": 0.0, "gtol": 1e-11})
+        found = LinearObjective(matrix, target, beta=beta).minimize()
+        assert found.success
+        assert found.fun <= best.fun * (1 + 1e-9)
+        np.testing.assert_allclose(found.coef * size, best.coef, rtol=1e-4)
+
+
+@pytest.mark.parametrize("given", [{"tol": 1e-2}, {"options": {"ftol": 1e-2}}])
+def test_tolerances_that_are_given_are_kept(given):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 5))
+    y = X @ np.arange(5.0) + rng.normal(size=500)
+    model = LinearObjective(X, y, beta=0.7)
+    assert model.minimize(**given).nit < model.minimize().nit

@@ -34,7 +34,7 @@ def fit(year, calls, beta):
 
 def main():
     """Print both lines."""
-    year, calls = np.loadtxt(DATA, delimiter=",", skiprows=1, unpack=True)
+    year, calls = np.loadtxt(DATA, delimiter=",", skiprows=1).T.copy()  # contiguous columns
     slope, intercept = np.polyfit(year, calls, 1)
     robust = fit(year, calls, BETA)
     residual = calls - robust[0] - robust[1] * year
