@@ -24,7 +24,7 @@ How calls run::
     python -m smoothl1                fits CSV files, tells how calls run, compiles ahead
 
 Importing the package loads NumPy and nothing else. The first call of each kind
-compiles for one to three seconds, and keeps the code for later processes.
+compiles for some seconds, and keeps the code for later processes.
 
 >>> import smoothl1 as sl
 >>> sl.smooth_l1_loss([0.0, 1.0, 3.0], 1.0, beta=0.5, reduction="none")
