@@ -182,13 +182,13 @@ def _fill(to, item):
 
 
 @helper
-def _copy_halves(target, source, n, size, dtype, pair):
-    """Copy every second item, as the lower half of a pair: only that becomes vector code."""
-    to, of = view(target, n - 1, dtype), view(source, n - 1, pair)
+def _copy_halves(target, source, n):
+    """Copy every second of 4 bytes, as the lower half of 8: only that becomes vector code."""
+    to, of = view(target, n - 1, np.uint32), view(source, n - 1, np.uint64)
     for i in range(np.uintp(to.size)):
-        to[i] = dtype(of[i])
-    last = (n - 1) * size  # whose other half may be beyond the end
-    _write(target + last, _read(source + 2 * last, dtype(0)))
+        to[i] = np.uint32(of[i])
+    last = n - 1  # whose other half may be beyond the end
+    _write(target + 4 * last, _read(source + 8 * last, np.uint32(0)))
 
 
 @helper
@@ -199,7 +199,7 @@ def _copy(target, target_step, source, source_step, itemsize, n):
         for i in range(to.size):
             to[i] = of[i]
     elif itemsize == 4 and target_step == 4 and source_step == 8:
-        _copy_halves(target, source, n, 4, np.uint32, np.uint64)
+        _copy_halves(target, source, n)
     elif itemsize == 8:
         _copy_strided(target, target_step, source, source_step, n, 8, np.uint64)
     elif itemsize == 4:

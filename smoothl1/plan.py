@@ -24,7 +24,7 @@ DEPTH = 16  # additions in one lane of a block: 64 of them can be 31 ulps off
 LANES = 64  # float64 lanes: eight AVX-512 registers
 SPAN = 2048
 TILE = 1024  # columns of one tile
-LINE = 16  # a tile begins where a cache line does; divides TILE and the steps of the lanes
+VECTOR = 8  # elements that kernels load at once: a tile begins where such a load does
 GROUP = 8  # rows of a linear model that kernels work on side by side
 
 
@@ -161,7 +161,7 @@ def _tile(rows: int, columns: int) -> tuple[int, int]:
     tiles = max(1, -(-columns // TILE))
     tile = max(1, -(-columns // tiles))
     if tiles > 1:
-        tile = -(-tile // LINE) * LINE
+        tile = -(-tile // VECTOR) * VECTOR
     lanes = 1 << max(0, (SPAN // tile).bit_length() - 1)
     useful = 1 << max(0, (rows - 1).bit_length())
     return tile, min(LANES, lanes, useful)

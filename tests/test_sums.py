@@ -149,14 +149,7 @@ for runner in ("serial", "prange", "pool"):
     assert out.splitlines() == LARGE * 12
 
 
-@pytest.mark.parametrize(
-    "cpu",
-    [
-        pytest.param("generic", marks=pytest.mark.slow),
-        "haswell",
-        pytest.param("skylake-avx512", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("cpu", ["generic", "haswell", "skylake-avx512"])
 def test_bits_do_not_depend_on_the_processor(run_python, cpu):
     from llvmlite.binding import get_host_cpu_features
 
