@@ -28,12 +28,9 @@ def choose(problem: Problem) -> Any:
     return _cpu
 
 
-def short_way(x: Any, target: Any) -> Any:
-    """Module that computes with two small plain arrays the shortest way; None if there is none."""
-    way = _ways.get(type(x))
-    if way is None:
-        way = _find_way(type(x))
-    return way if way is not None and way.fits(x, target) else None
+def short_way(x: Any) -> Any:
+    """Module with the shortest way for plain arrays of the kind of `x`; None if there is none."""
+    return _ways.get(type(x)) or _find_way(type(x))
 
 
 def _find_way(kind: type) -> Any:
@@ -46,4 +43,8 @@ def _find_way(kind: type) -> Any:
         from .autograd import PLAIN
 
         _ways.update(dict.fromkeys(PLAIN, short_tensors))
+    elif "jax" in sys.modules and kind.__name__ == "ArrayImpl":
+        from . import short_jax
+
+        _ways[kind] = short_jax
     return _ways.get(kind)

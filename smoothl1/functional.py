@@ -155,20 +155,16 @@ def smooth_l1_loss(
 
     """
     if (
-        (way := backend.short_way(x, target)) is not None
-        and isinstance(reduction, str)
-        and _DIVIDES.get(reduction) is not None
-        and axis is None
-        and weight is None
-        and where is None
-        and normalizer is None
-        and dtype is None
-        and out is None
+        axis is weight is where is normalizer is dtype is out is None
         and keepdims is False
         and type(beta) is float
         and 0.0 <= beta < math.inf
+        and isinstance(reduction, str)
+        and (divides := _DIVIDES.get(reduction)) is not None
+        and (way := backend.short_way(x)) is not None
+        and (loss := way.loss(x, target, beta, divides)) is not None
     ):
-        return way.loss(x, target, beta, _DIVIDES[reduction])
+        return loss
     if (kind := foreign(x, target, beta, weight, where, out)) is not None:
         return kind.run(Call(smooth_l1_loss, Wanted.LOSS, {
             "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
@@ -450,22 +446,16 @@ def smooth_l1_value_and_grad(
 
     """
     if (
-        (way := backend.short_way(x, target)) is not None
-        and isinstance(reduction, str)
-        and _DIVIDES.get(reduction) is not None
-        and axis is None
-        and weight is None
-        and where is None
-        and normalizer is None
-        and dtype is None
-        and out is None
-        and isinstance(wrt, str)
-        and wrt == "x"
+        axis is weight is where is normalizer is dtype is out is None
         and keepdims is False
         and type(beta) is float
         and 0.0 <= beta < math.inf
-        and (grad_out is None or way.takes(grad_out, x, target))
-        and (pair := way.value_and_grad(x, target, beta, _DIVIDES[reduction], grad_out)) is not None
+        and isinstance(wrt, str)
+        and wrt == "x"
+        and isinstance(reduction, str)
+        and (divides := _DIVIDES.get(reduction)) is not None
+        and (way := backend.short_way(x)) is not None
+        and (pair := way.value_and_grad(x, target, beta, divides, grad_out)) is not None
     ):
         return pair
     if (kind := foreign(x, target, beta, weight, where, out, grad_out)) is not None:

@@ -138,6 +138,24 @@ def view(address, size, dtype):
     return carray(_pointer(address), (size,), dtype)
 
 
+@by_type
+def floats(address, size, narrow):
+    """Array of float64 over the memory at an address; of float32 if ``narrow`` is not None."""
+    dtype = np.float64 if isinstance(narrow, types.NoneType) else np.float32
+    return lambda address, size, narrow: view(address, size, dtype)
+
+
+@intrinsic(prefer_literal=True)
+def room(typing_context, count):
+    """Address of so many numbers on the stack, without the time of an allocation."""
+
+    def codegen(context, builder, signature, args):
+        memory = cgutils.alloca_once(builder, ir.DoubleType(), ir.IntType(64)(count.literal_value))
+        return builder.ptrtoint(memory, ir.IntType(64))
+
+    return types.int64(types.literal(count.literal_value)), codegen
+
+
 @intrinsic
 def part(typing_context, array, start):
     """Array from an element of another on. LLVM sees that parts of one do not overlap."""

@@ -59,6 +59,27 @@ def kernel(function: Callable[..., Any]) -> Any:
     return _cached(njit(**OPTIONS)(function))
 
 
+def brief_kernel(function: Callable[..., Any]) -> Any:
+    """Like `kernel`, but with the GIL: for what takes less time than giving it back."""
+    return _cached(njit(error_model="numpy")(function))
+
+
+class Entries(dict[Any, Callable[..., Any]]):
+    """Kernels for one signature each, compiled when first asked for.
+
+    What they hold is called without numba's look at the types of the arguments.
+    """
+
+    def __init__(self, kernels: dict[Any, tuple[Any, str]]) -> None:
+        self._kernels = kernels
+
+    def __missing__(self, key: Any) -> Callable[..., Any]:
+        kernel, signature = self._kernels[key]
+        types, _ = sigutils.normalize_signature(signature)  # type: ignore[no-untyped-call]
+        self[key] = kernel.compile(types)
+        return self[key]
+
+
 def parallel_kernel(function: Callable[..., Any]) -> Any:
     """Like `kernel`, with its ``prange`` loops run by numba's threads."""
     return _cached(njit(parallel=True, **OPTIONS)(function))

@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from .blocks import ask_for, new_buffers, process
-from .gather import borrowed, view
+from .gather import borrowed, floats, room, view
 from .jit import helper, inlined, kernel, parallel_kernel
 from .plan import DEPTH, LANES, SPAN
 from .records import Operands, Outputs, Sums
@@ -19,6 +19,7 @@ from .sums import add_groups, add_run, clear, divide, drain, fold, lanes_of, pus
 BLOCK = DEPTH * LANES
 AHEAD = 256  # elements between two requests for what the processor does not foresee
 LEVELS = 64  # more than the levels of any tree
+ROOM = SPAN + LEVELS
 
 
 @inlined
@@ -229,7 +230,7 @@ def map_runs_parallel(o, outputs, size, ranges, done):
 def _total_loss(o, outputs):
     size = o.x.size
     wanted = Sums(True, None, None)
-    lanes = np.empty((1, SPAN + LEVELS))
+    lanes = view(room(ROOM), ROOM, np.float64).reshape(1, ROOM)
     buffers = new_buffers(o, outputs, None)
     _flat_unit(o, outputs, wanted, lanes, (0,), size, 0, -(-size // BLOCK), buffers)
     return lanes[0, 0]
@@ -252,24 +253,14 @@ def total_loss_and_grad(x, target, beta, divisor, narrow, grad):
 @kernel
 def total_loss_at(x, target, size, beta, divisor, narrow, out):
     """`total_loss` of arrays at addresses, divided and stored at another."""
-    if narrow is None:
-        xs, targets = view(x, size, np.float64), view(target, size, np.float64)
-        view(out, 1, np.float64)[0] = total_loss(xs, targets, beta, narrow) / divisor
-    else:
-        xs, targets = view(x, size, np.float32), view(target, size, np.float32)
-        view(out, 1, np.float32)[0] = total_loss(xs, targets, beta, narrow) / divisor
+    total = total_loss(floats(x, size, narrow), floats(target, size, narrow), beta, narrow)
+    floats(out, 1, narrow)[0] = total / divisor
 
 
 @kernel
 def total_loss_and_grad_at(x, target, size, beta, divisor, narrow, out, grad):
     """`total_loss_and_grad` of arrays at addresses, the loss divided and stored too."""
-    if narrow is None:
-        xs, targets = view(x, size, np.float64), view(target, size, np.float64)
-        grads = view(grad, size, np.float64)
-        total = total_loss_and_grad(xs, targets, beta, divisor, narrow, grads)
-        view(out, 1, np.float64)[0] = total / divisor
-    else:
-        xs, targets = view(x, size, np.float32), view(target, size, np.float32)
-        grads = view(grad, size, np.float32)
-        total = total_loss_and_grad(xs, targets, beta, divisor, narrow, grads)
-        view(out, 1, np.float32)[0] = total / divisor
+    xs, targets = floats(x, size, narrow), floats(target, size, narrow)
+    grads = floats(grad, size, narrow)
+    total = total_loss_and_grad(xs, targets, beta, divisor, narrow, grads)
+    floats(out, 1, narrow)[0] = total / divisor

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import math
 import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -26,8 +25,10 @@ from . import devices
 from .calls import Call, Wanted
 from .validate import Array, named_dtype
 from .views import (
+    WORTH_ALIGNING,
     Kind,
     ReadableKind,
+    aligned,
     check_unread,
     one_place,
     own_arrays,
@@ -36,8 +37,6 @@ from .views import (
     run_on_views,
 )
 
-LINE = 64  # bytes; JAX adopts memory that begins with a line
-WORTH_ALIGNING = 1 << 20  # bytes that take longer to copy than to align
 NEUTRAL = (np.ndarray, np.generic, int, float, list, tuple, type(None))
 
 
@@ -145,12 +144,11 @@ class _Jax(ReadableKind):
 
     def wrap(self, result: Array, like: Any) -> Any:
         jax = sys.modules["jax"]
-        (device,) = like.devices()
-        if device.id != 0:
-            return jax.device_put(result, device, may_alias=True)
-        if result.nbytes < WORTH_ALIGNING:
+        if result.dtype == np.float64 and not jax.config.jax_enable_x64:
             return jax.numpy.asarray(result)
-        return jax.device_put(result, may_alias=True)  # nobody else has it
+        from .short_jax import adopt
+
+        return adopt(result, like, like.committed)
 
     def outputs(self, call: Call, views: dict[str, Array]) -> dict[str, Array]:
         """Aligned memory for slopes of the size and type of all operands; others are copied."""
@@ -161,7 +159,7 @@ class _Jax(ReadableKind):
             return {}
         operands = [views.get(key) for key in ("x", "target", "weight") if given[key] is not None]
         if given["dtype"] is None and all(a is not None and a.dtype == own.dtype for a in operands):
-            return {name: _aligned(own.shape, own.dtype)}
+            return {name: aligned(own.shape, own.dtype)}
         return {}
 
 
@@ -180,14 +178,6 @@ def _program(
         return JAX.in_operations(Call(function, wanted, arguments), wide)
 
     return sys.modules["jax"].jit(run)
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """New array that begins with a line of the cache."""
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + LINE, np.uint8)
-    skipped = -raw.ctypes.data % LINE
-    return raw[skipped : skipped + size].view(dtype).reshape(shape)
 
 
 def _enable_x64(jax: Any) -> Any:

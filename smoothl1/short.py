@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import threads
+from . import small, threads
 from .kernels import reduce_flat, reduce_flat_parallel, total_loss, total_loss_and_grad
 from .launch import UNITS_PER_THREAD, add_numbers
 from .plan import divide, make_plan
@@ -21,13 +21,12 @@ from .validate import Array
 
 FLAT = 0x101  # flags of an array that is C-contiguous and aligned
 WRITABLE = 0x400
+FEW = 2 * threads.WORTH_A_THREAD
 LARGEST_FLOAT32 = 3.4e38
 
 
-def fits(x: Array, target: Any) -> bool:
+def fits(x: Array, target: Array) -> bool:
     """Whether arrays are of one native float type and shape, contiguous, aligned, not empty."""
-    if type(target) is not np.ndarray:
-        return False
     dtype = x.dtype
     return (
         dtype is target.dtype
@@ -51,8 +50,17 @@ def takes(grad_out: Any, x: Array, target: Array) -> bool:
     )
 
 
-def loss(x: Array, target: Array, beta: float, divides: bool) -> Any:
-    """Mean or sum of the losses."""
+def loss(x: Array, target: Any, beta: float, divides: bool) -> Any:
+    """Mean or sum of the losses; None if the arrays are not for this way."""
+    if type(target) is not np.ndarray:
+        return None
+    value = small.LOSS[x.dtype](id(x), id(target), beta, divides)
+    if value >= 0.0 or value != value:
+        return x.dtype.type(value)
+    return _large_loss(x, target, beta, divides) if fits(x, target) else None
+
+
+def _large_loss(x: Array, target: Array, beta: float, divides: bool) -> Any:
     narrow = None if x.itemsize == 8 else True
     flat = x.reshape(-1), target.reshape(-1)
     if is_small(x.size):
@@ -63,9 +71,22 @@ def loss(x: Array, target: Array, beta: float, divides: bool) -> Any:
 
 
 def value_and_grad(
-    x: Array, target: Array, beta: float, divides: bool, grad_out: Array | None = None
+    x: Array, target: Any, beta: float, divides: bool, grad_out: Array | None = None
+) -> tuple[Any, Array] | None:
+    """Mean or sum of the losses, and its gradient in x; None as in `loss`."""
+    if type(target) is not np.ndarray or not (grad_out is None or takes(grad_out, x, target)):
+        return None
+    if x.size <= small.MOST:
+        grad = np.empty(x.shape, x.dtype) if grad_out is None else grad_out
+        value = small.LOSS_AND_GRAD[x.dtype](id(x), id(target), beta, divides, id(grad))
+        if value >= 0.0 or value != value:
+            return x.dtype.type(value), grad
+    return _large_value_and_grad(x, target, beta, divides, grad_out) if fits(x, target) else None
+
+
+def _large_value_and_grad(
+    x: Array, target: Array, beta: float, divides: bool, grad_out: Array | None
 ) -> tuple[Any, Array]:
-    """Mean or sum of the losses, and its gradient in x."""
     narrow = None if x.itemsize == 8 else True
     divisor = float(x.size) if divides else 1.0
     grad = np.empty(x.shape, x.dtype) if grad_out is None else grad_out
@@ -76,7 +97,7 @@ def value_and_grad(
 
 def is_small(n: int) -> bool:
     """Whether one thread does best, or has to."""
-    return n < 2 * threads.WORTH_A_THREAD or threads.choose_runner(n) == threads.SERIAL
+    return n < FEW or threads.choose_runner(n) == threads.SERIAL
 
 
 def total_on_threads(

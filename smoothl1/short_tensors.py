@@ -11,60 +11,99 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 from . import functional
-from .autograd import PLAIN, are_transformed, is_wrapped, keeps_graph, pulled
+from .autograd import PLAIN, is_wrapped, keeps_graph, pulled
 from .calls import Call, Wanted
+from .jit import Entries
 from .kernels import total_loss_and_grad_at, total_loss_at
-from .short import is_small, total_on_threads
+from .short import FEW, is_small, total_on_threads
 
-FLOATS = (torch.float32, torch.float64)
+STRIDED = torch.strided
 
 _is_compiling = torch.compiler.is_compiling
 _tracing = torch._C._get_tracing_state
 _modes = torch._C._len_torch_dispatch_stack  # type: ignore[attr-defined]
+_transforms = torch._C._are_functorch_transforms_active  # type: ignore[attr-defined]
+_empty_like = torch.empty_like
+_is_grad_enabled = torch.is_grad_enabled
+
+# By the type of tensors: whether it is narrow, and the kernels.
+_NARROW = {torch.float64: None, torch.float32: True}
+_LOSS = Entries({
+    torch.float64: (total_loss_at, "(int64, int64, int64, float64, float64, none, int64)"),
+    torch.float32: (total_loss_at, "(int64, int64, int64, float64, float64, boolean, int64)"),
+})  # fmt: skip
+_LOSS_AND_GRAD = Entries({
+    torch.float64: (
+        total_loss_and_grad_at, "(int64, int64, int64, float64, float64, none, int64, int64)"
+    ),
+    torch.float32: (
+        total_loss_and_grad_at, "(int64, int64, int64, float64, float64, boolean, int64, int64)"
+    ),
+})  # fmt: skip
 
 
-def fits(x: Any, target: Any) -> bool:
-    """Whether tensors are plain memory of one float type and shape, contiguous, not empty."""
+class _Scalars(dict[Any, Any]):
+    """A number of each type: to make one like it takes two thirds of the time of a new one."""
+
+    def __missing__(self, dtype: Any) -> Any:
+        self[dtype] = torch.zeros((), dtype=dtype, device="cpu")
+        return self[dtype]
+
+
+_SCALARS = _Scalars()
+
+
+def addresses(x: Any, target: Any) -> tuple[int, int] | None:
+    """Where tensors lie that are plain memory of one float type and shape, contiguous, not empty.
+
+    None for all others.
+    """
     if _is_compiling() or _tracing() is not None or type(target) not in PLAIN:
-        return False
+        return None
     try:
         if x.shape != target.shape:
-            return False
+            return None
     except RuntimeError:  # a nested tensor
-        return False
+        return None
     dtype = x.dtype
-    return (
+    if (
         dtype is target.dtype
-        and dtype in FLOATS
-        and x.numel() > 0
+        and dtype in _NARROW
         and x.is_cpu
         and target.is_cpu
-        and x.layout is target.layout is torch.strided
+        and x.layout is target.layout is STRIDED
         and x.is_contiguous()
         and target.is_contiguous()
         and not x.is_neg()
         and not target.is_neg()
-        and not x._is_zerotensor()
-        and not target._is_zerotensor()
         and _modes() == 0
-        and not are_transformed()
-    )
+        and not _transforms()
+        and forward_ad._current_level < 0
+        and (here := x.data_ptr())  # tensors without elements and zero tensors have no address
+        and (there := target.data_ptr())
+    ):
+        return here, there
+    return None
 
 
 def loss(x: Any, target: Any, beta: float, divides: bool) -> Any:
-    """Mean or sum of the losses, with its place in the graph if gradients are tracked."""
-    if (x.requires_grad or target.requires_grad) and torch.is_grad_enabled():
-        return _apply(x, target, beta, divides)
-    n = x.numel()
-    narrow = None if x.dtype is torch.float64 else True
+    """Mean or sum of the losses, in the graph if gradients are tracked; None if it does not fit."""
+    places = addresses(x, target)
+    if places is None:
+        return None
+    by_target = target.requires_grad
+    if (by_target or x.requires_grad) and _is_grad_enabled():
+        return _apply(x, target if by_target else None, (target, places, beta, divides))
+    n, dtype = x.numel(), x.dtype
     divisor = float(n) if divides else 1.0
-    if not is_small(n):
-        total = total_on_threads(_memory(x), _memory(target), beta, None, narrow, None)
-        return _rounded(total / divisor, x.dtype)
-    out = x.new_empty(())
-    total_loss_at(x.data_ptr(), target.data_ptr(), n, beta, divisor, narrow, out.data_ptr())
+    if n >= FEW and not is_small(n):
+        flat = _memory(x), _memory(target), beta, None, _NARROW[dtype], None
+        return _rounded(total_on_threads(*flat) / divisor, dtype)
+    out = _empty_like(_SCALARS[dtype])
+    _LOSS[dtype](*places, n, beta, divisor, _NARROW[dtype], out.data_ptr())
     return out
 
 
@@ -80,29 +119,29 @@ def _rounded(value: float, dtype: Any) -> Any:
     return torch.tensor(value, dtype=torch.float64, device="cpu").to(dtype)
 
 
-def takes(grad_out: Any, x: Any, target: Any) -> bool:
-    """No: outputs of PyTorch go the long way, where they are checked."""
-    return False
+def value_and_grad(x: Any, target: Any, beta: float, divides: bool, grad_out: Any = None) -> Any:
+    """Mean or sum of the losses, and its gradient in x.
 
-
-def value_and_grad(x: Any, target: Any, beta: float, divides: bool, grad_out: None = None) -> Any:
-    """Mean or sum of the losses, and its gradient in x; None if that is tracked itself."""
-    if (x.requires_grad or target.requires_grad) and torch.is_grad_enabled():
+    None if the tensors do not fit, if the gradient is tracked itself, and with
+    `grad_out`, which is checked the long way.
+    """
+    if grad_out is not None or (places := addresses(x, target)) is None:
         return None
-    return _value_and_grad(x, target, beta, divides)
+    if (x.requires_grad or target.requires_grad) and _is_grad_enabled():
+        return None
+    return _value_and_grad(x, target, places, beta, divides)
 
 
-def _value_and_grad(x: Any, target: Any, beta: float, divides: bool) -> Any:
-    grad = torch.empty_like(x)
-    n = x.numel()
-    narrow = None if x.dtype is torch.float64 else True
+def _value_and_grad(x: Any, target: Any, places: Any, beta: float, divides: bool) -> Any:
+    n, dtype = x.numel(), x.dtype
     divisor = float(n) if divides else 1.0
-    if not is_small(n):
-        flat = _memory(x), _memory(target), beta, divisor, narrow, _memory(grad)
-        return _rounded(total_on_threads(*flat) / divisor, x.dtype), grad
-    out = x.new_empty(())
-    places = out.data_ptr(), grad.data_ptr()
-    total_loss_and_grad_at(x.data_ptr(), target.data_ptr(), n, beta, divisor, narrow, *places)
+    grad = _empty_like(x)
+    if n >= FEW and not is_small(n):
+        flat = _memory(x), _memory(target), beta, divisor, _NARROW[dtype], _memory(grad)
+        return _rounded(total_on_threads(*flat) / divisor, dtype), grad
+    out = _empty_like(_SCALARS[dtype])
+    places = *places, n, beta, divisor, _NARROW[dtype], out.data_ptr(), grad.data_ptr()
+    _LOSS_AND_GRAD[dtype](*places)
     return out, grad
 
 
@@ -110,33 +149,34 @@ class SmallLoss(torch.autograd.Function):
     """As `autograd.Loss`, without options."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, target: Any, beta: float, divides: bool) -> Any:
-        """Compute loss and slope."""
+    def forward(ctx: Any, x: Any, tracked: Any, options: Any) -> Any:
+        """Compute loss and slope; the target is ``tracked`` if it has a gradient."""
+        target, places, beta, divides = options
         ctx.save_for_backward(x, target)
-        ctx.options = beta, divides
-        out, ctx.slope = _value_and_grad(x, target, beta, divides)
+        out, slope = _value_and_grad(x, target, places, beta, divides)
+        ctx.kept = [slope, beta, divides]
         return out
 
     @staticmethod
     def backward(ctx: Any, upstream: Any) -> Any:
         """Scale the slope; hand it out, not copied, when nobody will ask for it again."""
-        slope = ctx.slope
-        if slope is None or torch.is_grad_enabled():
-            return *_derived(ctx, upstream), None, None
+        slope = ctx.kept[0]
+        if slope is None or _is_grad_enabled():
+            return *_derived(ctx, upstream), None
         if keeps_graph() or is_wrapped(upstream):
             slope = slope * upstream
         else:
-            ctx.slope = None
+            ctx.kept[0] = None
             if upstream.item() != 1.0:
                 slope = slope.mul_(upstream)
-        by_x, by_target = ctx.needs_input_grad[:2]
-        return slope if by_x else None, -slope if by_target else None, None, None
+        by_x, by_target, _ = ctx.needs_input_grad
+        return slope if by_x else None, -slope if by_target else None, None
 
 
 def _derived(ctx: Any, upstream: Any) -> tuple[Any, Any]:
     """Gradients that can be differentiated again; an error if the graph has been freed."""
     x, target = ctx.saved_tensors
-    beta, divides = ctx.options
+    _, beta, divides = ctx.kept
     options = {
         "x": x, "target": target, "beta": beta, "reduction": "mean" if divides else "sum",
         "axis": None, "keepdims": False, "weight": None, "where": None, "normalizer": None,

@@ -99,7 +99,7 @@ def clear(lanes, row, n):
 def fold(lanes, row, count, width):
     """Fold so many lanes of ``width`` outputs by halving, into the first lane."""
     if width == 1 and count == LANES:
-        _fold_registers(lanes[row])
+        fold_lanes(lanes[row])
         return
     half = np.uintp(count * width // 2)
     while half >= width:
@@ -109,7 +109,7 @@ def fold(lanes, row, count, width):
 
 
 @helper
-def _fold_registers(lane):
+def fold_lanes(lane):
     """`fold` with constant bounds, which unroll into a few vector additions."""
     for i in range(32):
         lane[i] += lane[32 + i]
@@ -176,7 +176,7 @@ def _add_long_groups(lane, groups, rows):
             first += count
         for i in range(stop - first):
             lane[i] += lane[first + i]
-        _fold_registers(lane)
+        fold_lanes(lane)
         lane[np.uintp(LANES + SPAN) + group] = lane[0]
     for group in range(groups):
         lane[group] = lane[np.uintp(LANES + SPAN) + group]

@@ -171,9 +171,10 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
             and 0.0 <= self.beta < math.inf
             and self.reduction != "none"
             and self.keepdims is False
-            and (way := short_way(input, target)) is not None
+            and (way := short_way(input)) is not None
+            and (loss := way.loss(input, target, self.beta, self.reduction == "mean")) is not None
         ):
-            return way.loss(input, target, self.beta, self.reduction == "mean")
+            return loss
         return smooth_l1_loss(
             input, target, beta=self.beta, reduction=self.reduction, axis=self.axis,
             keepdims=self.keepdims, weight=weight, where=where, normalizer=normalizer,

@@ -29,8 +29,10 @@ ALLOWED = {
     "launch": {"gather", "kernels", "plan", "problem", "records", "threads", "validate"},
     "interleave": {"launch", "plan", "threads"},
     "cpu": {"interleave", "launch", "plan", "problem", "records", "validate"},
-    "short": {"kernels", "launch", "plan", "records", "threads", "validate"},
-    "short_tensors": {"autograd", "calls", "functional", "kernels", "short"},
+    "small": {"blocks", "gather", "jit", "plan", "sums"},
+    "short": {"kernels", "launch", "plan", "records", "small", "threads", "validate"},
+    "short_tensors": {"autograd", "calls", "functional", "jit", "kernels", "short"},
+    "short_jax": {"short", "small", "validate", "views"},
     "backend": {"problem"},
     "calls": {"problem", "validate"},
     "generic": {"calls", "problem", "validate"},
@@ -80,8 +82,8 @@ ALLOWED = {
 }
 LATER = {
     "views": {"cuda"},
-    "backend": {"autograd", "cpu", "short", "short_tensors"},
-    "kinds": {"autograd", "chunks", "dask", "operators"},
+    "backend": {"autograd", "cpu", "short", "short_jax", "short_tensors"},
+    "kinds": {"autograd", "chunks", "dask", "operators", "short_jax"},
     "linear_objective": {"dask_rows"},
     "designs": {"gather", "launch", "linear", "threads"},
     "cli": {"info", "jit", "plot", "warmup"},
