@@ -148,7 +148,7 @@ class _Jax(ReadableKind):
             return jax.numpy.asarray(result)
         from .short_jax import adopt
 
-        return adopt(result, like, like.committed)
+        return adopt(result, like)
 
     def outputs(self, call: Call, views: dict[str, Array]) -> dict[str, Array]:
         """Aligned memory for slopes of the size and type of all operands; others are copied."""

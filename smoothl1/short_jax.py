@@ -73,52 +73,53 @@ _put: Any = _find_put()
 
 def loss(x: Any, target: Any, beta: float, divides: bool) -> Any:
     """Mean or sum of the losses; None if the arrays are not for this way."""
-    views = _views(x, target)
-    if views is None:
+    sharding = x.sharding
+    devices = _DEVICES[sharding]
+    if devices is None or not _is_alike(target, x, devices):
         return None
-    xs, targets = views
-    value = small.LOSS[xs.dtype](id(xs), id(targets), beta, divides)
+    xs, targets = np.asarray(x), np.asarray(target)
+    dtype = xs.dtype
+    value = small.LOSS[dtype](id(xs), id(targets), beta, divides)
     if value < 0.0:
         value = short.loss(xs, targets, beta, divides)
-    return None if value is None else _number(value, x, target)
+        if value is None:
+            return None
+    number, committed = np.array(value, dtype), x.committed or target.committed
+    return _put(_AVALS[(), dtype], sharding, [number], devices, committed)
 
 
 def value_and_grad(x: Any, target: Any, beta: float, divides: bool, grad_out: Any = None) -> Any:
     """Mean or sum of the losses, and its gradient in x; None as in `loss`."""
-    views = _views(x, target) if grad_out is None else None
-    if views is None:
+    sharding = x.sharding
+    devices = _DEVICES[sharding]
+    if grad_out is not None or devices is None or not _is_alike(target, x, devices):
         return None
-    xs, targets = views
-    grad = aligned(xs.shape, xs.dtype) if xs.nbytes >= WORTH_ALIGNING else np.empty_like(xs)
-    value = small.LOSS_AND_GRAD[xs.dtype](id(xs), id(targets), beta, divides, id(grad))
+    xs, targets = np.asarray(x), np.asarray(target)
+    dtype = xs.dtype
+    grad = np.empty_like(xs) if xs.nbytes < WORTH_ALIGNING else aligned(xs.shape, dtype)
+    value = small.LOSS_AND_GRAD[dtype](id(xs), id(targets), beta, divides, id(grad))
     if value < 0.0:
         pair = short.value_and_grad(xs, targets, beta, divides, grad)
         if pair is None:
             return None
         value = pair[0]
-    committed = x.committed or target.committed
-    return _number(value, x, target), adopt(grad, x, committed)
+    number, committed = np.array(value, dtype), x.committed or target.committed
+    scalar = _put(_AVALS[(), dtype], sharding, [number], devices, committed)
+    return scalar, _put(_AVALS[xs.shape, dtype], sharding, [grad], devices, committed)
 
 
-def _views(x: Any, target: Any) -> tuple[Array, Array] | None:
-    """Memory of two arrays on one CPU, with axes; None for others."""
-    if type(target) is not type(x):
-        return None
-    devices = _DEVICES[x.sharding]
-    if devices is None or devices is not _DEVICES[target.sharding]:
-        return None
-    xs = np.asarray(x)
-    if xs.ndim == 0 or (xs.itemsize == 8 and not jax.config.jax_enable_x64):
-        return None
-    return xs, np.asarray(target)
+def _is_alike(target: Any, x: Any, devices: Any) -> bool:
+    """Whether the target is an array where x is, and neither a number nor of more bits than asked."""
+    return (
+        type(target) is type(x)
+        and _DEVICES[target.sharding] is devices
+        and x.ndim > 0
+        and (x.itemsize < 8 or jax.config.jax_enable_x64)
+    )
 
 
-def _number(value: float, x: Any, target: Any) -> Any:
-    return adopt(np.array(value, x.dtype), x, x.committed or target.committed)
-
-
-def adopt(array: Array, like: Any, committed: bool) -> Any:
+def adopt(array: Array, like: Any) -> Any:
     """Array of JAX on the CPU of another, in memory that nobody else has."""
     sharding = like.sharding
     aval = _AVALS[array.shape, array.dtype]
-    return _put(aval, sharding, [array], _DEVICES[sharding], committed)
+    return _put(aval, sharding, [array], _DEVICES[sharding], like.committed)
