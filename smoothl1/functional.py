@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         ToSlopes,
     )
 
-_DIVIDES = {"mean": True, "auto": True, "sum": False}  # reductions of the short way
+_DIVIDES = {"mean": True, "auto": True, "sum": False, "none": None}
 
 
 @overload
@@ -155,14 +155,13 @@ def smooth_l1_loss(
 
     """
     if (
-        axis is weight is where is normalizer is dtype is out is None
-        and keepdims is False
+        weight is where is normalizer is dtype is out is None
         and type(beta) is float
         and 0.0 <= beta < math.inf
         and isinstance(reduction, str)
-        and (divides := _DIVIDES.get(reduction)) is not None
+        and reduction in _DIVIDES
         and (way := backend.short_way(x)) is not None
-        and (loss := way.loss(x, target, beta, divides)) is not None
+        and (loss := way.loss(x, target, beta, _DIVIDES[reduction], axis, keepdims)) is not None
     ):
         return loss
     if (kind := foreign(x, target, beta, weight, where, out)) is not None:
@@ -345,6 +344,11 @@ def smooth_l1_grad(
     array([-0.75, -0.25,  0.75])
 
     """
+    plain = weight is where is normalizer is dtype is out is grad_output is None
+    if plain and isinstance(wrt, str) and wrt == "x":
+        slopes = _short_slope(x, target, beta, reduction, axis, keepdims, curvature=False)
+        if slopes is not None:
+            return slopes
     if (kind := foreign(x, target, beta, weight, where, out, grad_output)) is not None:
         return kind.run(Call(smooth_l1_grad, Wanted.GRAD, {
             "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
@@ -446,18 +450,19 @@ def smooth_l1_value_and_grad(
 
     """
     if (
-        axis is weight is where is normalizer is dtype is out is None
-        and keepdims is False
+        weight is where is normalizer is dtype is out is None
         and type(beta) is float
         and 0.0 <= beta < math.inf
         and isinstance(wrt, str)
         and wrt == "x"
         and isinstance(reduction, str)
-        and (divides := _DIVIDES.get(reduction)) is not None
+        and reduction in _DIVIDES
         and (way := backend.short_way(x)) is not None
-        and (pair := way.value_and_grad(x, target, beta, divides, grad_out)) is not None
     ):
-        return pair
+        divides = _DIVIDES[reduction]
+        pair = way.value_and_grad(x, target, beta, divides, axis, keepdims, grad_out)
+        if pair is not None:
+            return pair
     if (kind := foreign(x, target, beta, weight, where, out, grad_out)) is not None:
         return kind.run(Call(smooth_l1_value_and_grad, Wanted.VALUE_AND_GRAD, {
             "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
@@ -538,6 +543,10 @@ def smooth_l1_hess(
     array([0.5, 0.5, 0. ])
 
     """
+    if weight is where is normalizer is dtype is out is None:
+        slopes = _short_slope(x, target, beta, reduction, axis, keepdims, curvature=True)
+        if slopes is not None:
+            return slopes
     if (kind := foreign(x, target, beta, weight, where, out)) is not None:
         return kind.run(Call(smooth_l1_hess, Wanted.HESS, {
             "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
@@ -551,6 +560,20 @@ def smooth_l1_hess(
     check_out("out", out, problem.x_shape, problem.dtype)
     run = backend.choose(problem)
     return run.slope(problem, "x", None, out, curvature=True)
+
+
+def _short_slope(
+    x: Any, target: Any, beta: Any, reduction: Any, axis: Any, keepdims: Any, curvature: bool
+) -> Any:
+    """Slopes of plain arrays and options the short way; None for all others."""
+    if not (type(beta) is float and 0.0 <= beta < math.inf):
+        return None
+    if not (isinstance(reduction, str) and reduction in _DIVIDES):
+        return None
+    way = backend.short_way(x)
+    if way is None:
+        return None
+    return way.slope(x, target, beta, _DIVIDES[reduction], axis, keepdims, curvature)
 
 
 def _shape(problem: Problem, wrt: str) -> tuple[int, ...]:

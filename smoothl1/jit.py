@@ -80,6 +80,11 @@ class Entries(dict[Any, Callable[..., Any]]):
         return self[key]
 
 
+def compiled(kernel: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+    """Return what calls a kernel with arguments of these types, without a look at them."""
+    return kernel.compile(tuple(map(numba.typeof, arguments)))
+
+
 def parallel_kernel(function: Callable[..., Any]) -> Any:
     """Like `kernel`, with its ``prange`` loops run by numba's threads."""
     return _cached(njit(parallel=True, **OPTIONS)(function))

@@ -106,7 +106,7 @@ class SumsRun:
             self.division = _divide_work(plan, fine)
             table = self._parts = np.empty((3, self.division.count * plan.outputs))
         by = 1.0 if denominator is None or self._parts is not None else denominator
-        self._serial, self._parallel, rest = _kernels(self.division, by)
+        self._serial, self._parallel, rest = kernels_for(self.division, by)
         self._arguments = (operands, arranged, wanted, table, *rest)
 
     def run(self, ranges: threads.Ranges) -> None:
@@ -144,7 +144,7 @@ def _divide_work(plan: Plan, fine: bool) -> Division:
     return divide(plan, min(most, wanted))
 
 
-def _kernels(division: Division, denominator: float | bool) -> tuple[Any, Any, tuple[Any, ...]]:
+def kernels_for(division: Division, denominator: float | bool) -> tuple[Any, Any, tuple[Any, ...]]:
     """Serial and parallel kernel for a plan, and the last of their arguments."""
     plan = division.plan
     if plan.outputs == 1 and not plan.short:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import small, threads
+from . import plain, small, threads
 from .kernels import reduce_flat, reduce_flat_parallel, total_loss, total_loss_and_grad
 from .launch import UNITS_PER_THREAD, add_numbers
 from .plan import divide, make_plan
@@ -21,7 +21,7 @@ from .validate import Array
 
 FLAT = 0x101  # flags of an array that is C-contiguous and aligned
 WRITABLE = 0x400
-FEW = 2 * threads.WORTH_A_THREAD
+SERIAL = 2 * threads.WORTH_A_THREAD  # elements: fewer are computed by one thread
 LARGEST_FLOAT32 = 3.4e38
 
 
@@ -50,14 +50,20 @@ def takes(grad_out: Any, x: Array, target: Array) -> bool:
     )
 
 
-def loss(x: Array, target: Any, beta: float, divides: bool) -> Any:
-    """Mean or sum of the losses; None if the arrays are not for this way."""
+def loss(x: Array, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any) -> Any:
+    """Loss of plain arrays, elementwise if ``divides`` is None; None if this is not for them."""
     if type(target) is not np.ndarray:
         return None
-    value = small.LOSS[x.dtype](id(x), id(target), beta, divides)
-    if value >= 0.0 or value != value:
-        return x.dtype.type(value)
-    return _large_loss(x, target, beta, divides) if fits(x, target) else None
+    if axis is None and keepdims is False and divides is not None:
+        value = small.LOSS[x.dtype](id(x), id(target), beta, divides)
+        if value >= 0.0 or value != value:
+            return x.dtype.type(value)
+        return _large_loss(x, target, beta, divides) if fits(x, target) else None
+    if x.size >= SERIAL or not fits(x, target):
+        return None
+    if divides is not None:
+        return plain.loss_along(x, target, beta, divides, axis, keepdims, None)
+    return plain.losses(x, target, beta) if axis is None and keepdims is False else None
 
 
 def _large_loss(x: Array, target: Array, beta: float, divides: bool) -> Any:
@@ -71,17 +77,43 @@ def _large_loss(x: Array, target: Array, beta: float, divides: bool) -> Any:
 
 
 def value_and_grad(
-    x: Array, target: Any, beta: float, divides: bool, grad_out: Array | None = None
-) -> tuple[Any, Array] | None:
-    """Mean or sum of the losses, and its gradient in x; None as in `loss`."""
+    x: Array, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any,
+    grad_out: Array | None,
+) -> tuple[Any, Array] | None:  # fmt: skip
+    """Loss and its gradient in x; None as in `loss`, and for elementwise losses."""
     if type(target) is not np.ndarray or not (grad_out is None or takes(grad_out, x, target)):
         return None
+    if axis is not None or keepdims is not False or divides is None:
+        return _along(x, target, beta, divides, axis, keepdims, grad_out)
     if x.size <= small.MOST:
         grad = np.empty(x.shape, x.dtype) if grad_out is None else grad_out
         value = small.LOSS_AND_GRAD[x.dtype](id(x), id(target), beta, divides, id(grad))
         if value >= 0.0 or value != value:
             return x.dtype.type(value), grad
     return _large_value_and_grad(x, target, beta, divides, grad_out) if fits(x, target) else None
+
+
+def _along(
+    x: Array, target: Array, beta: float, divides: bool | None, axis: Any, keepdims: Any,
+    grad_out: Array | None,
+) -> tuple[Any, Array] | None:  # fmt: skip
+    if divides is None or x.size >= SERIAL or not fits(x, target):
+        return None
+    grad = np.empty(x.shape, x.dtype) if grad_out is None else grad_out
+    losses = plain.loss_along(x, target, beta, divides, axis, keepdims, grad)
+    return None if losses is None else (losses, grad)
+
+
+def slope(
+    x: Array, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any,
+    curvature: bool,
+) -> Any:  # fmt: skip
+    """Gradient in x, or the second derivatives; None if the arrays are not for this way."""
+    if type(target) is not np.ndarray or type(keepdims) is not bool:
+        return None
+    if x.size >= SERIAL or not fits(x, target):
+        return None
+    return plain.slopes(x, target, beta, divides, axis, curvature)
 
 
 def _large_value_and_grad(
@@ -97,7 +129,7 @@ def _large_value_and_grad(
 
 def is_small(n: int) -> bool:
     """Whether one thread does best, or has to."""
-    return n < FEW or threads.choose_runner(n) == threads.SERIAL
+    return n < SERIAL or threads.choose_runner(n) == threads.SERIAL
 
 
 def total_on_threads(

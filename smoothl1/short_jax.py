@@ -71,8 +71,10 @@ def _find_put() -> Any:
 _put: Any = _find_put()
 
 
-def loss(x: Any, target: Any, beta: float, divides: bool) -> Any:
+def loss(x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any) -> Any:
     """Mean or sum of the losses; None if the arrays are not for this way."""
+    if axis is not None or keepdims is not False or divides is None:
+        return None
     sharding = x.sharding
     devices = _DEVICES[sharding]
     if devices is None or not _is_alike(target, x, devices):
@@ -81,25 +83,33 @@ def loss(x: Any, target: Any, beta: float, divides: bool) -> Any:
     dtype = xs.dtype
     value = small.LOSS[dtype](id(xs), id(targets), beta, divides)
     if value < 0.0:
-        value = short.loss(xs, targets, beta, divides)
+        value = short.loss(xs, targets, beta, divides, None, False)
         if value is None:
             return None
     number, committed = np.array(value, dtype), x.committed or target.committed
     return _put(_AVALS[(), dtype], sharding, [number], devices, committed)
 
 
-def value_and_grad(x: Any, target: Any, beta: float, divides: bool, grad_out: Any = None) -> Any:
+def slope(*arguments: Any) -> None:
+    """Nothing: slopes go by NumPy's short way."""
+
+
+def value_and_grad(
+    x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any, grad_out: Any
+) -> Any:
     """Mean or sum of the losses, and its gradient in x; None as in `loss`."""
+    if axis is not None or keepdims is not False or divides is None or grad_out is not None:
+        return None
     sharding = x.sharding
     devices = _DEVICES[sharding]
-    if grad_out is not None or devices is None or not _is_alike(target, x, devices):
+    if devices is None or not _is_alike(target, x, devices):
         return None
     xs, targets = np.asarray(x), np.asarray(target)
     dtype = xs.dtype
     grad = np.empty_like(xs) if xs.nbytes < WORTH_ALIGNING else aligned(xs.shape, dtype)
     value = small.LOSS_AND_GRAD[dtype](id(xs), id(targets), beta, divides, id(grad))
     if value < 0.0:
-        pair = short.value_and_grad(xs, targets, beta, divides, grad)
+        pair = short.value_and_grad(xs, targets, beta, divides, None, False, grad)
         if pair is None:
             return None
         value = pair[0]
@@ -109,7 +119,7 @@ def value_and_grad(x: Any, target: Any, beta: float, divides: bool, grad_out: An
 
 
 def _is_alike(target: Any, x: Any, devices: Any) -> bool:
-    """Whether the target is an array where x is, and neither a number nor of more bits than asked."""
+    """Whether a target is an array where x is, no number and not of more bits than asked."""
     return (
         type(target) is type(x)
         and _DEVICES[target.sharding] is devices

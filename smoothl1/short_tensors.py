@@ -18,7 +18,7 @@ from .autograd import PLAIN, is_wrapped, keeps_graph, pulled
 from .calls import Call, Wanted
 from .jit import Entries
 from .kernels import total_loss_and_grad_at, total_loss_at
-from .short import FEW, is_small, total_on_threads
+from .short import SERIAL, is_small, total_on_threads
 
 STRIDED = torch.strided
 
@@ -89,8 +89,10 @@ def addresses(x: Any, target: Any) -> tuple[int, int] | None:
     return None
 
 
-def loss(x: Any, target: Any, beta: float, divides: bool) -> Any:
+def loss(x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any) -> Any:
     """Mean or sum of the losses, in the graph if gradients are tracked; None if it does not fit."""
+    if axis is not None or keepdims is not False or divides is None:
+        return None
     places = addresses(x, target)
     if places is None:
         return None
@@ -99,7 +101,7 @@ def loss(x: Any, target: Any, beta: float, divides: bool) -> Any:
         return _apply(x, target if by_target else None, (target, places, beta, divides))
     n, dtype = x.numel(), x.dtype
     divisor = float(n) if divides else 1.0
-    if n >= FEW and not is_small(n):
+    if n >= SERIAL and not is_small(n):
         flat = _memory(x), _memory(target), beta, None, _NARROW[dtype], None
         return _rounded(total_on_threads(*flat) / divisor, dtype)
     out = _empty_like(_SCALARS[dtype])
@@ -119,13 +121,22 @@ def _rounded(value: float, dtype: Any) -> Any:
     return torch.tensor(value, dtype=torch.float64, device="cpu").to(dtype)
 
 
-def value_and_grad(x: Any, target: Any, beta: float, divides: bool, grad_out: Any = None) -> Any:
+def slope(*arguments: Any) -> None:
+    """Nothing: slopes go by NumPy's short way."""
+
+
+def value_and_grad(
+    x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any, grad_out: Any
+) -> Any:
     """Mean or sum of the losses, and its gradient in x.
 
     None if the tensors do not fit, if the gradient is tracked itself, and with
     `grad_out`, which is checked the long way.
     """
-    if grad_out is not None or (places := addresses(x, target)) is None:
+    if axis is not None or keepdims is not False or divides is None or grad_out is not None:
+        return None
+    places = addresses(x, target)
+    if places is None:
         return None
     if (x.requires_grad or target.requires_grad) and _is_grad_enabled():
         return None
@@ -136,7 +147,7 @@ def _value_and_grad(x: Any, target: Any, places: Any, beta: float, divides: bool
     n, dtype = x.numel(), x.dtype
     divisor = float(n) if divides else 1.0
     grad = _empty_like(x)
-    if n >= FEW and not is_small(n):
+    if n >= SERIAL and not is_small(n):
         flat = _memory(x), _memory(target), beta, divisor, _NARROW[dtype], _memory(grad)
         return _rounded(total_on_threads(*flat) / divisor, dtype), grad
     out = _empty_like(_SCALARS[dtype])

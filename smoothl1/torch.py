@@ -166,15 +166,16 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
 
         """
         if (
-            weight is where is normalizer is self.axis is None
+            weight is where is normalizer is None
             and type(self.beta) is float
             and 0.0 <= self.beta < math.inf
             and self.reduction != "none"
-            and self.keepdims is False
             and (way := short_way(input)) is not None
-            and (loss := way.loss(input, target, self.beta, self.reduction == "mean")) is not None
         ):
-            return loss
+            divides = self.reduction == "mean"
+            loss = way.loss(input, target, self.beta, divides, self.axis, self.keepdims)
+            if loss is not None:
+                return loss
         return smooth_l1_loss(
             input, target, beta=self.beta, reduction=self.reduction, axis=self.axis,
             keepdims=self.keepdims, weight=weight, where=where, normalizer=normalizer,

@@ -72,11 +72,11 @@ def test_what_is_not_for_the_short_way(rng):
         (x, target[:1]), (x, np.float32(2)), (number, number), (x.astype("bfloat16"),) * 2,
         (x.astype("int32"), target.astype("int32")), (x[:0], target[:0]),
     ):  # fmt: skip
-        assert short_jax.loss(left, right, 0.3, True) is None
-        assert short_jax.value_and_grad(left, right, 0.3, True) is None
+        assert short_jax.loss(left, right, 0.3, True, None, False) is None
+        assert short_jax.value_and_grad(left, right, 0.3, True, None, False, None) is None
         wanted = sl.smooth_l1_loss(np.asarray(left), np.asarray(right), beta=0.3)
         assert np.allclose(sl.smooth_l1_loss(left, right, beta=0.3), wanted, 1e-2, equal_nan=True)
-    assert short_jax.value_and_grad(x, target, 0.3, True, grad_out=x) is None
+    assert short_jax.value_and_grad(x, target, 0.3, True, None, False, x) is None
 
 
 def test_gradients_are_memory_of_their_own(rng):

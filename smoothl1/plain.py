@@ -1,0 +1,138 @@
+"""Plain NumPy arrays and options that one thread computes: prepared once for all such calls.
+
+Between `short`, for one number from all elements, and the long way, which takes any
+options: losses along axes, elementwise losses, gradients and Hessians. What follows from
+shapes and axes is kept, and kernels are called without numba's look at their arguments,
+which takes 4 us. The kernels, and so the bits, are those of the long way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .jit import compiled
+from .kernels import map_runs
+from .launch import FEW, kernels_for
+from .plan import SPAN, divide, make_plan
+from .records import Operands, Outputs, Sums
+from .validate import Array, Reduction, check_axis
+
+TOTAL = Sums(loss=True)
+
+_entries: dict[Any, Callable[..., None]] = {}
+
+
+class _Along(NamedTuple):
+    """How to sum arrays of one shape along axes."""
+
+    kernel: Any
+    geometry: Any
+    tasks: int
+    outputs: int
+    shape: tuple[int, ...]
+    each: float  # elements of one sum
+
+
+def losses(x: Array, target: Array, beta: float) -> Array:
+    """Loss of each element."""
+    out = np.empty(x.shape, x.dtype)
+    _map(x, target, beta, Outputs(loss=out.reshape(-1)), None, None)
+    return out
+
+
+def slopes(
+    x: Array, target: Array, beta: float, divides: bool | None, axis: Any, curvature: bool
+) -> Any:
+    """Slope or curvature of each element, of a mean divided by its count; None for odd axes."""
+    count = _count(x.shape, axis) if _is_plain(axis) else None
+    if count is None or (divides is None and axis is not None):
+        return None
+    out = np.empty(x.shape, x.dtype)
+    divisor = count if divides else None
+    _map(x, target, beta, Outputs(slope=out.reshape(-1)), divisor, True if curvature else None)
+    return out
+
+
+def loss_along(
+    x: Array, target: Array, beta: float, divides: bool, axis: Any, keepdims: Any, grad: Any
+) -> Any:
+    """Mean or sum of the losses along axes, and the gradient in ``grad`` unless that is None.
+
+    None for what is not for this way: odd axes, many results or only one.
+    """
+    if not _is_plain(axis) or type(keepdims) is not bool:
+        return None
+    along = _along(x.shape, axis, keepdims)
+    if along is None:
+        return None
+    count = along.each if divides else 1.0
+    sums = np.empty((1, along.outputs))
+    rest = TOTAL, sums, count, along.geometry, 0, along.tasks
+    if grad is None:
+        _run(along.kernel, x, target, beta, Outputs(), None, None, rest)
+    else:
+        _run(along.kernel, x, target, beta, Outputs(slope=grad.reshape(-1)), count, None, rest)
+    result = sums.reshape(along.shape)
+    if x.itemsize == 8:
+        return result
+    with np.errstate(over="ignore"):
+        return result.astype(x.dtype)
+
+
+def _is_plain(axis: Any) -> bool:
+    """Whether an axis can be looked up: True would be taken for 1."""
+    if type(axis) is tuple:
+        return all(type(one) is int for one in axis)
+    return axis is None or type(axis) is int
+
+
+@lru_cache(maxsize=512)
+def _count(shape: tuple[int, ...], axis: Any) -> float | None:
+    try:
+        axes = check_axis(axis, len(shape), Reduction.MEAN)
+    except (TypeError, ValueError):  # which the long way raises
+        return None
+    return float(math.prod(shape[a] for a in axes))
+
+
+@lru_cache(maxsize=512)
+def _along(shape: tuple[int, ...], axis: Any, keepdims: bool) -> _Along | None:
+    count = _count(shape, axis)
+    if count is None:
+        return None
+    axes = check_axis(axis, len(shape), Reduction.MEAN)
+    plan = make_plan(shape, axes, keepdims, tuple(range(len(shape))))
+    in_order = plan.order == tuple(sorted(plan.order))
+    if not in_order or not 1 < plan.outputs <= FEW:
+        return None
+    division = divide(plan, 1)
+    kernel, _, (_, geometry) = kernels_for(division, 1.0)
+    return _Along(kernel, geometry, division.tasks, plan.outputs, plan.result_shape, count)
+
+
+def _map(
+    x: Array, target: Array, beta: float, outputs: Outputs, divisor: Any, curvature: Any
+) -> None:
+    rest = x.size, 0, -(-x.size // SPAN)
+    _run(map_runs, x, target, beta, outputs, divisor, curvature, rest)
+
+
+def _run(
+    kernel: Any, x: Array, target: Array, beta: float, outputs: Outputs, divisor: Any,
+    curvature: Any, rest: tuple[Any, ...],
+) -> None:  # fmt: skip
+    xs, targets = x.reshape(-1), target.reshape(-1)
+    xs.flags.writeable = targets.flags.writeable = False  # as in `launch`: one kernel for both
+    narrow = None if x.itemsize == 8 else True
+    operands = Operands(xs, targets, beta, divisor=divisor, curvature=curvature, narrow=narrow)
+    arguments = operands, outputs, *rest
+    key = kernel, x.dtype, outputs.loss is None, outputs.slope is None, divisor is None, curvature
+    entry = _entries.get(key)
+    if entry is None:
+        entry = _entries[key] = compiled(kernel, arguments)
+    entry(*arguments)
