@@ -162,24 +162,35 @@ def add_groups(lanes, row, groups, rows, columns):
 
 @helper
 def _add_long_groups(lane, groups, rows):
-    """Sum groups of one column, each in the LANES and folded like a block."""
+    """Sum groups of one column, each in its first LANES elements and folded like a block."""
     groups, rows, count = np.uintp(groups), np.uintp(rows), np.uintp(LANES)
     for group in range(groups):
-        first = count + group * rows
-        stop = first + rows
-        for i in range(count):
-            lane[i] = 0.0 + lane[first + i]
-        first += count
+        start = count + group * rows
+        stop = start + rows
+        first = start + count
         while first + count <= stop:
             for i in range(count):
-                lane[i] += lane[first + i]
+                lane[start + i] += lane[first + i]
             first += count
         for i in range(stop - first):
-            lane[i] += lane[first + i]
-        fold_lanes(lane)
-        lane[np.uintp(LANES + SPAN) + group] = lane[0]
-    for group in range(groups):
-        lane[group] = lane[np.uintp(LANES + SPAN) + group]
+            lane[start + i] += lane[first + i]
+        _fold_here(lane, start)
+        lane[group] = 0.0 + lane[start]
+
+
+@helper
+def _fold_here(lane, start):
+    """`fold_lanes` of the lanes from ``start`` on."""
+    for i in range(np.uintp(32)):
+        lane[start + i] += lane[start + np.uintp(32) + i]
+    for i in range(np.uintp(16)):
+        lane[start + i] += lane[start + np.uintp(16) + i]
+    for i in range(np.uintp(8)):
+        lane[start + i] += lane[start + np.uintp(8) + i]
+    for i in range(np.uintp(4)):
+        lane[start + i] += lane[start + np.uintp(4) + i]
+    one, two, three = start + np.uintp(1), start + np.uintp(2), start + np.uintp(3)
+    lane[start] = (lane[start] + lane[two]) + (lane[one] + lane[three])
 
 
 @helper
