@@ -43,7 +43,7 @@ def _find_way(kind: type) -> Any:
         from .autograd import PLAIN
 
         _ways.update(dict.fromkeys(PLAIN, short_tensors))
-    elif "jax" in sys.modules and kind.__name__ == "ArrayImpl":
+    elif "jax" in sys.modules and kind.__name__ == "ArrayImpl" and kind.__module__[:3] == "jax":
         from . import short_jax
 
         _ways[kind] = short_jax

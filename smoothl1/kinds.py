@@ -74,6 +74,8 @@ class _Torch(ReadableKind):
             raise TypeError(f"{name} must not be a view of negated memory; pass a new tensor")
         array = array.detach()
         try:
+            if array.numel() and not array.data_ptr():
+                raise RuntimeError("it has no memory")
             if array.dtype is torch.bfloat16:
                 return np.asarray(array.view(torch.int16).numpy().view(named_dtype("bfloat16")))
             return np.asarray((array.resolve_neg() if array.is_neg() else array).numpy())
@@ -143,12 +145,14 @@ class _Jax(ReadableKind):
         return 0.0 if _is_weak(array) else super().stand_in(array)
 
     def wrap(self, result: Array, like: Any) -> Any:
-        jax = sys.modules["jax"]
-        if result.dtype == np.float64 and not jax.config.jax_enable_x64:
-            return jax.numpy.asarray(result)
         from .short_jax import adopt
 
         return adopt(result, like)
+
+    def leading(self, arrays: dict[str, Any]) -> Any:
+        """Prefer an array that was put on its device, as JAX does."""
+        given = arrays.values()
+        return next((array for array in given if array.committed), next(iter(given)))
 
     def outputs(self, call: Call, views: dict[str, Array]) -> dict[str, Array]:
         """Aligned memory for slopes of the size and type of all operands; others are copied."""

@@ -17,9 +17,9 @@ from .kernels import reduce_flat, reduce_flat_parallel, total_loss, total_loss_a
 from .launch import UNITS_PER_THREAD, add_numbers
 from .plan import divide, make_plan
 from .records import Operands, Outputs, Sums
+from .small import PLAIN
 from .validate import Array
 
-FLAT = 0x101  # flags of an array that is C-contiguous and aligned
 WRITABLE = 0x400
 SERIAL = 2 * threads.WORTH_A_THREAD  # elements: fewer are computed by one thread
 LARGEST_FLOAT32 = 3.4e38
@@ -34,7 +34,7 @@ def fits(x: Array, target: Array) -> bool:
         and dtype.isnative
         and x.shape == target.shape
         and x.size > 0
-        and x.flags.num & target.flags.num & FLAT == FLAT
+        and x.flags.num & target.flags.num & PLAIN == PLAIN
     )
 
 
@@ -44,7 +44,7 @@ def takes(grad_out: Any, x: Array, target: Array) -> bool:
         type(grad_out) is np.ndarray
         and grad_out.dtype is x.dtype
         and grad_out.shape == x.shape
-        and grad_out.flags.num & (FLAT | WRITABLE) == FLAT | WRITABLE
+        and grad_out.flags.num & (PLAIN | WRITABLE) == PLAIN | WRITABLE
         and not np.may_share_memory(grad_out, x)
         and not np.may_share_memory(grad_out, target)
     )
@@ -56,7 +56,7 @@ def loss(x: Array, target: Any, beta: float, divides: bool | None, axis: Any, ke
         return None
     if axis is None and keepdims is False and divides is not None:
         value = small.LOSS[x.dtype](id(x), id(target), beta, divides)
-        if value >= 0.0 or value != value:
+        if not value < 0.0:
             return x.dtype.type(value)
         return _large_loss(x, target, beta, divides) if fits(x, target) else None
     if x.size >= SERIAL or not fits(x, target):
@@ -88,7 +88,7 @@ def value_and_grad(
     if x.size <= small.MOST:
         grad = np.empty(x.shape, x.dtype) if grad_out is None else grad_out
         value = small.LOSS_AND_GRAD[x.dtype](id(x), id(target), beta, divides, id(grad))
-        if value >= 0.0 or value != value:
+        if not value < 0.0:
             return x.dtype.type(value), grad
     return _large_value_and_grad(x, target, beta, divides, grad_out) if fits(x, target) else None
 

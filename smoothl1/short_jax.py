@@ -1,8 +1,8 @@
 """The shortest way from two plain arrays of JAX to their total loss, and new arrays of JAX.
 
 As `short` for NumPy. Most of the time goes into handing memory to JAX: `jax.device_put`
-takes 13 to 20 us to get to what PJRT does in 3, so PJRT is asked itself where it is
-found as it was known [1]_.
+takes 13 to 20 us to get to what PJRT does in 3, so PJRT is asked itself where its
+function does what it did [1]_.
 
 References
 ----------
@@ -13,6 +13,8 @@ References
 from __future__ import annotations
 
 import importlib
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,62 +24,80 @@ from . import short, small
 from .validate import Array
 from .views import WORTH_ALIGNING, aligned
 
-MOST_AVALS = 1024
+MOST_TYPES = 1024
+
+_config = jax.config
+_puts: dict[Any, Callable[[Array, bool], Any]] = {}  # by device
 
 
-class _Devices(dict[Any, Any]):
-    """By the sharding of arrays: a list of the one device, or None if it is not one CPU."""
+class _Places(dict[Any, Any]):
+    """By the sharding of arrays: what makes arrays of a CPU; None for any other place."""
 
     def __missing__(self, sharding: Any) -> Any:
-        devices = list(sharding.device_set)
-        is_cpu = len(devices) == 1 and devices[0].platform == "cpu"
-        self[sharding] = devices if is_cpu else None
+        if type(sharding) is not jax.sharding.SingleDeviceSharding:
+            return None
+        (device,) = sharding.device_set
+        if device.platform != "cpu" or sharding.memory_kind != device.default_memory().kind:
+            return None
+        self[sharding] = _put_for(device)
         return self[sharding]
 
 
-class _Avals(dict[Any, Any]):
+class _Types(dict[Any, Any]):
     """What JAX calls the type of an array, by shape and dtype."""
 
     def __missing__(self, key: tuple[tuple[int, ...], np.dtype[Any]]) -> Any:
-        if len(self) >= MOST_AVALS:
+        if len(self) >= MOST_TYPES:
             self.clear()
         self[key] = jax.core.ShapedArray(*key)
         return self[key]
 
 
-_DEVICES, _AVALS = _Devices(), _Avals()
+def _put_for(device: Any) -> Callable[[Array, bool], Any]:
+    """Function that makes arrays on a CPU, committed to it or not, of memory nobody else has."""
+    if device not in _puts:
+        fast, given = _fast_put(device), np.array([1.5, 2.5], np.float32)
+        try:
+            with jax.transfer_guard("allow"):
+                array = fast(given, False)
+                is_known = isinstance(array, jax.Array) and array.tolist() == given.tolist()
+        except Exception:
+            is_known = False
+        _puts[device] = fast if is_known else _slow_put(device)
+    return _puts[device]
 
 
-def _put_slowly(
-    aval: Any, sharding: Any, arrays: list[Array], devices: Any, committed: bool
-) -> Any:
-    return jax.device_put(arrays[0], devices[0] if committed else None, may_alias=True)
+def _fast_put(device: Any) -> Callable[[Array, bool], Any]:
+    sharding, devices, types = jax.sharding.SingleDeviceSharding(device), [device], _Types()
 
+    def put(array: Array, committed: bool) -> Any:
+        return batched(types[array.shape, array.dtype], sharding, [array], devices, committed)
 
-def _find_put() -> Any:
-    """PJRT's function, if it is there and does what it did."""
-    given = np.array([1.5, 2.5], np.float32)
-    device = jax.devices("cpu")[0]
-    sharding = jax.sharding.SingleDeviceSharding(device)
     try:
-        put = importlib.import_module("jaxlib.xla_client").batched_device_put
-        array = put(_AVALS[given.shape, given.dtype], sharding, [given], [device], False)
-        is_known = isinstance(array, jax.Array) and array.tolist() == given.tolist()
-    except Exception:
-        is_known = False
-    return put if is_known else _put_slowly
+        batched = importlib.import_module("jaxlib.xla_client").batched_device_put
+    except (ImportError, AttributeError):
+        return _slow_put(device)
+    return put
 
 
-_put: Any = _find_put()
+def _slow_put(device: Any) -> Callable[[Array, bool], Any]:
+    def put(array: Array, committed: bool) -> Any:
+        with jax.default_device(device):
+            made = jax.numpy.asarray(array)
+        return jax.device_put(made, device) if committed else made
+
+    return put
+
+
+_PLACES = _Places()
 
 
 def loss(x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any) -> Any:
     """Mean or sum of the losses; None if the arrays are not for this way."""
     if axis is not None or keepdims is not False or divides is None:
         return None
-    sharding = x.sharding
-    devices = _DEVICES[sharding]
-    if devices is None or not _is_alike(target, x, devices):
+    put = _PLACES[x.sharding]
+    if put is None or not _is_alike(target, x, put):
         return None
     xs, targets = np.asarray(x), np.asarray(target)
     dtype = xs.dtype
@@ -87,7 +107,7 @@ def loss(x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keep
         if value is None:
             return None
     number, committed = np.array(value, dtype), x.committed or target.committed
-    return _put(_AVALS[(), dtype], sharding, [number], devices, committed)
+    return put(number, committed) if value < math.inf else _checked(put, number, x, committed)
 
 
 def slope(*arguments: Any) -> None:
@@ -100,9 +120,8 @@ def value_and_grad(
     """Mean or sum of the losses, and its gradient in x; None as in `loss`."""
     if axis is not None or keepdims is not False or divides is None or grad_out is not None:
         return None
-    sharding = x.sharding
-    devices = _DEVICES[sharding]
-    if devices is None or not _is_alike(target, x, devices):
+    put = _PLACES[x.sharding]
+    if put is None or not _is_alike(target, x, put):
         return None
     xs, targets = np.asarray(x), np.asarray(target)
     dtype = xs.dtype
@@ -114,22 +133,31 @@ def value_and_grad(
             return None
         value = pair[0]
     number, committed = np.array(value, dtype), x.committed or target.committed
-    scalar = _put(_AVALS[(), dtype], sharding, [number], devices, committed)
-    return scalar, _put(_AVALS[xs.shape, dtype], sharding, [grad], devices, committed)
+    return _checked(put, number, x, committed), _checked(put, grad, x, committed)
 
 
-def _is_alike(target: Any, x: Any, devices: Any) -> bool:
+def _is_alike(target: Any, x: Any, put: Any) -> bool:
     """Whether a target is an array where x is, no number and not of more bits than asked."""
     return (
         type(target) is type(x)
-        and _DEVICES[target.sharding] is devices
+        and _PLACES[target.sharding] is put
         and x.ndim > 0
-        and (x.itemsize < 8 or jax.config.jax_enable_x64)
+        and (x.itemsize < 8 or _config.jax_enable_x64)
     )
 
 
 def adopt(array: Array, like: Any) -> Any:
-    """Array of JAX on the CPU of another, in memory that nobody else has."""
-    sharding = like.sharding
-    aval = _AVALS[array.shape, array.dtype]
-    return _put(aval, sharding, [array], _DEVICES[sharding], like.committed)
+    """Array of JAX on the CPU of another, of memory that nobody else has."""
+    (device,) = like.devices()
+    if array.dtype == np.float64 and not _config.jax_enable_x64:
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+    return _checked(_put_for(device), array, like, like.committed)
+
+
+def _checked(put: Callable[[Array, bool], Any], array: Array, like: Any, committed: bool) -> Any:
+    """Make an array, by the function that looks for NaN if JAX has been asked to."""
+    if _config.jax_debug_nans or _config.jax_debug_infs:
+        (device,) = like.devices()
+        put = _slow_put(device)
+    return put(array, committed)

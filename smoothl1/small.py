@@ -16,6 +16,7 @@ References
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -30,10 +31,13 @@ from .sums import add_elements, fold_lanes
 
 HEAD = object.__basicsize__ // 8  # words that every object of Python begins with
 DATA, NDIM, SIZES, STRIDES, DESCRIPTION, FLAGS = (HEAD + i for i in (0, 1, 2, 3, 5, 6))
-LETTERS = HEAD + 1  # in a description: its bytes 1 and 2 name the type and the byte order
+TYPE = HEAD + 1  # in a description: a letter for the type, one for the byte order, a number
 INT = 0xFFFFFFFF
 PLAIN = 0x101  # flags of an array that is C-contiguous and aligned
-DOUBLE, SINGLE = (int.from_bytes(letters, "little") for letters in (b"d=", b"f="))
+DOUBLE, SINGLE = (
+    np.dtype(kind).num << 24 | ord("=") << 8 | ord(np.dtype(kind).char)
+    for kind in (np.float64, np.float32)
+)
 MOST = DEPTH * LANES  # elements of one block, which take as long as to give back the GIL
 ROOM = LANES + MOST
 UNFIT = -1.0  # returned for arrays that are not for these kernels: no loss is negative
@@ -45,13 +49,13 @@ def _words(address, n):
 
 
 @inlined
-def _size(x, target, letters):
+def _size(x, target, kind):
     """Number of elements of two plain arrays of one type and shape; 0 if they are not that."""
     ndim, flags = x[NDIM] & INT, x[FLAGS] & target[FLAGS] & PLAIN
     if flags != PLAIN or target[NDIM] & INT != ndim:
         return 0
     for array in (x, target):
-        if _words(array[DESCRIPTION], LETTERS + 1)[LETTERS] >> 8 & 0xFFFF != letters:
+        if _words(array[DESCRIPTION], TYPE + 1)[TYPE] >> 8 & ~0xFF0000 != kind:
             return 0
     sizes, others = _words(x[SIZES], ndim), _words(target[SIZES], ndim)
     size = 1
@@ -93,8 +97,9 @@ def _loss(x, target, beta, divides, narrow):
 @inlined
 def _loss_and_grad(x, target, beta, divides, narrow, grad):
     xs, targets, grads = _words(x, FLAGS + 1), _words(target, FLAGS + 1), _words(grad, FLAGS + 1)
-    size = _size(xs, targets, DOUBLE if narrow is None else SINGLE)
-    if size == 0:
+    kind = DOUBLE if narrow is None else SINGLE
+    size = _size(xs, targets, kind)
+    if size == 0 or _size(xs, grads, kind) == 0:
         return UNFIT
     divisor = np.float64(size) if divides else 1.0
     total = _total(
@@ -148,7 +153,9 @@ LOSS_AND_GRAD = _Known({
 
 @lru_cache(maxsize=1)
 def is_known() -> bool:
-    """Whether NumPy's objects are laid out as the kernels expect."""
+    """Whether the GIL is there, and NumPy's objects are laid out as the kernels expect."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return False
     arrays = np.zeros((2, 3)), np.zeros(5, ">f4")[::2], np.zeros((), np.float32)
     return np.ndarray.__basicsize__ >= 8 * FLAGS + 8 and all(map(_is_laid_out, arrays))
 
@@ -164,6 +171,7 @@ def _is_laid_out(array: np.ndarray[Any, Any]) -> bool:
     if word(STRIDES) != word(SIZES) + 8 * array.ndim:
         return False
     sizes = (ctypes.c_int64 * array.ndim).from_address(word(SIZES)) if array.ndim else ()
-    letters = ctypes.string_at(id(array.dtype) + 8 * LETTERS + 1, 2).decode("latin1")
-    order = "=" if array.dtype.isnative else array.dtype.byteorder
-    return tuple(sizes) == array.shape and letters == array.dtype.char + order
+    order = ord("=" if array.dtype.isnative else array.dtype.byteorder)
+    kind = ctypes.c_int64.from_address(id(array.dtype) + 8 * TYPE).value >> 8 & ~0xFF0000
+    known = array.dtype.num << 24 | order << 8 | ord(array.dtype.char)
+    return tuple(sizes) == array.shape and kind == known

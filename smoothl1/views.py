@@ -62,6 +62,10 @@ class ReadableKind(Kind):
     def wrap(self, result: Array, like: Any) -> Any:
         """Array of this kind with a result, on the device of another."""
 
+    def leading(self, arrays: dict[str, Any]) -> Any:
+        """Array that results are to be like."""
+        return next(iter(arrays.values()))
+
     def outputs(self, call: Call, views: dict[str, Array]) -> dict[str, Array]:
         """Memory for results that the library can adopt, where it cannot adopt any."""
         return {}
@@ -75,7 +79,7 @@ def run_on_views(kind: ReadableKind, call: Call, arrays: dict[str, Any]) -> Any:
     if given["dtype"] is not None:
         views["dtype"] = kind.dtype(given["dtype"])
     result = call.having(**views).run()
-    like = next(iter(arrays.values()))
+    like = kind.leading(arrays)
     if not isinstance(result, tuple):
         return _wrap(kind, result, given["out"], like)
     loss, grad = result

@@ -1,5 +1,7 @@
 """The short way gives JAX the bits of NumPy, in arrays as JAX makes them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -16,39 +18,74 @@ def pair(rng, shape, dtype="float32"):
     return values, [jax.numpy.asarray(value) for value in values]
 
 
-@pytest.mark.parametrize("put", [short_jax._put, short_jax._put_slowly])
+@pytest.fixture
+def without_pjrt(monkeypatch):
+    """As if PJRT's function had gone, or did something else."""
+    for kept in ("_puts", "_PLACES"):
+        monkeypatch.setattr(short_jax, kept, type(getattr(short_jax, kept))())
+
+    def use(**found):
+        module = SimpleNamespace(**found)
+        others = SimpleNamespace(import_module=lambda name: module)
+        monkeypatch.setattr(short_jax, "importlib", others)
+
+    return use
+
+
+def is_fast():
+    (device,) = jax.numpy.ones(1).devices()
+    return "_fast_put" in short_jax._put_for(device).__qualname__
+
+
+def check_bits(rng, shape, dtype):
+    (x, target), given = pair(rng, shape, dtype)
+    for beta, reduction in ((0.0, "sum"), (0.3, "mean"), (2.5, "auto")):
+        options = {"beta": beta, "reduction": reduction}
+        wanted = sl.smooth_l1_value_and_grad(x, target, **options)
+        loss = sl.smooth_l1_loss(*given, **options)
+        results = sl.smooth_l1_value_and_grad(*given, **options)
+        for got, numbers in ((loss, wanted[0]), *zip(results, wanted, strict=True)):
+            assert isinstance(got, jax.Array)
+            assert np.array_equal(got, numbers)
+            assert got.dtype == dtype
+            assert not got.weak_type
+            assert not got.committed
+            assert (got + 1).shape == np.shape(numbers)
+
+
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_bits_of_numpy(monkeypatch, rng, put, shape, dtype):
-    monkeypatch.setattr(short_jax, "_put", put)
+def test_bits_of_numpy(rng, shape, dtype):
     with jax.enable_x64(True):
-        (x, target), given = pair(rng, shape, dtype)
-        for beta, reduction in ((0.0, "sum"), (0.3, "mean"), (2.5, "auto")):
-            options = {"beta": beta, "reduction": reduction}
-            wanted = sl.smooth_l1_value_and_grad(x, target, **options)
-            loss = sl.smooth_l1_loss(*given, **options)
-            assert np.array_equal(loss, wanted[0])
-            for got, numbers in zip(
-                sl.smooth_l1_value_and_grad(*given, **options), wanted, strict=True
-            ):
-                assert isinstance(got, jax.Array)
-                assert np.array_equal(got, numbers)
-                assert got.dtype == dtype
-                assert not got.weak_type
-                assert not got.committed
-                assert (got + 1).shape == np.shape(numbers)
+        check_bits(rng, shape, dtype)
 
 
-def test_the_function_of_pjrt_is_known():
-    assert short_jax._find_put() is not short_jax._put_slowly
+def test_the_function_of_pjrt_is_known(without_pjrt):
+    assert is_fast()
 
 
-def test_without_that_function(monkeypatch):
-    import jaxlib.xla_client
+@pytest.mark.parametrize(
+    "found",
+    [
+        {},
+        {"batched_device_put": lambda *given: jax.numpy.zeros(2)},
+        {"batched_device_put": lambda: 0},
+    ],
+)
+def test_without_that_function(rng, without_pjrt, found):
+    without_pjrt(**found)
+    assert not is_fast()
+    for shape in SIZES:
+        check_bits(rng, shape, "float32")
+    _, (x, target) = pair(rng, (64,))
+    assert sl.smooth_l1_loss(jax.device_put(x, jax.devices()[0]), target).committed
 
-    for other in (None, lambda *arguments: jax.numpy.zeros(2)):
-        monkeypatch.setattr(jaxlib.xla_client, "batched_device_put", other)
-        assert short_jax._find_put() is short_jax._put_slowly
+
+def test_a_guard_does_not_choose_for_ever(without_pjrt):
+    (device,) = jax.numpy.ones(1).devices()
+    with jax.transfer_guard("disallow"):
+        short_jax._put_for(device)
+    assert is_fast()
 
 
 def test_committed_as_operands_are(rng):
@@ -58,6 +95,8 @@ def test_committed_as_operands_are(rng):
     for arrays in ((x, put), (put, x)):
         loss, grad = sl.smooth_l1_value_and_grad(*arrays)
         assert sl.smooth_l1_loss(*arrays).committed
+        assert sl.smooth_l1_loss(*arrays, axis=0).committed
+        assert sl.smooth_l1_grad(*arrays).committed
         assert loss.committed
         assert grad.committed
 
@@ -101,3 +140,67 @@ def test_inside_of_a_trace(rng):
     np.testing.assert_allclose(traced(1.0), 1 + wanted, rtol=1e-6)
     grad = jax.grad(lambda y: sl.smooth_l1_loss(y, given[1], beta=0.3))(given[0])
     np.testing.assert_allclose(grad, sl.smooth_l1_grad(x, target, beta=0.3), rtol=1e-6)
+
+
+def test_shardings_over_one_cpu(rng):
+    (x, target), given = pair(rng, (8, 6))
+    mesh = jax.make_mesh((1,), ("rows",))
+    for spec in (("rows",), (None, "rows"), ()):
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+        left, right = (jax.device_put(array, sharding) for array in given)
+        for axis in (None, 0, 1):
+            got = sl.smooth_l1_value_and_grad(left, right, beta=0.3, axis=axis)
+            wanted = sl.smooth_l1_value_and_grad(x, target, beta=0.3, axis=axis)
+            for result, numbers in zip(got, wanted, strict=True):
+                assert np.array_equal(jax.jit(lambda y: y + 0)(result), numbers)
+                assert result.committed
+    assert all(type(key) is jax.sharding.SingleDeviceSharding for key in short_jax._PLACES)
+
+
+def test_other_memory_of_a_cpu(rng):
+    (x, target), given = pair(rng, (8, 6))
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind="pinned_host")
+    left, right = (jax.device_put(array, place) for array in given)
+    for got, numbers in zip(
+        sl.smooth_l1_value_and_grad(left, right), sl.smooth_l1_value_and_grad(x, target),
+        strict=True,
+    ):  # fmt: skip
+        assert np.array_equal(got + 0, numbers)
+
+
+def test_nans_are_looked_for_if_jax_is_asked_to():
+    x = jax.numpy.asarray([1.0, np.nan])
+    for function in (sl.smooth_l1_loss, sl.smooth_l1_grad, sl.smooth_l1_value_and_grad):
+        for axis in (None, 0):
+            assert np.isnan(jax.tree.leaves(function(x, x, axis=axis))[-1]).any()
+            with jax.debug_nans(True), pytest.raises(FloatingPointError):
+                function(x, x, axis=axis)
+
+
+def test_the_second_cpu(run_python):
+    run_python(
+        """
+        import jax, numpy as np, smoothl1 as sl
+        first, second = jax.devices()
+        for x in (jax.numpy.arange(6), jax.numpy.arange(6.0)):
+            x = jax.device_put(x, second)
+            for function in (sl.smooth_l1_loss, sl.smooth_l1_grad):
+                for options in ({}, {"axis": 0}):
+                    got = function(x, x + 1, **options)
+                    assert got.devices() == {second}, (x.dtype, function, options)
+                    assert got.committed and got.dtype == np.float32
+        with jax.default_device(second):
+            x = jax.numpy.arange(6.0)
+        got = sl.smooth_l1_loss(x, x)
+        assert got.devices() == {second} and not got.committed
+        """,
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
+
+
+def test_classes_of_that_name_by_others():
+    class ArrayImpl:
+        pass
+
+    with pytest.raises(TypeError, match=r"x must be a numpy\.ndarray, a list or a number"):
+        sl.smooth_l1_loss(ArrayImpl(), [1.0])

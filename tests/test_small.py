@@ -115,7 +115,9 @@ def test_many_threads(rng):
         assert set().union(*pool.map(work, range(8))) == {wanted}
 
 
-@pytest.mark.parametrize("word", ["DATA", "NDIM", "SIZES", "STRIDES", "DESCRIPTION", "FLAGS"])
+@pytest.mark.parametrize(
+    "word", ["DATA", "NDIM", "SIZES", "STRIDES", "DESCRIPTION", "FLAGS", "TYPE"]
+)
 def test_another_layout_is_noticed(monkeypatch, word):
     assert small.is_known()
     monkeypatch.setattr(small, word, small.FLAGS if word == "DATA" else small.DATA)
@@ -132,3 +134,17 @@ def test_nothing_fits_if_the_layout_is_another(monkeypatch, rng):
     value, grad = sl.smooth_l1_value_and_grad(x, target, beta=0.3)
     assert value == wanted[0] == sl.smooth_l1_loss(x, target, beta=0.3)
     assert np.array_equal(grad, wanted[1])
+
+
+def test_nothing_fits_without_the_gil(monkeypatch):
+    monkeypatch.setattr("sys._is_gil_enabled", lambda: False, raising=False)
+    assert not small.is_known.__wrapped__()
+
+
+def test_a_gradient_of_another_shape_is_not_written(rng):
+    x, target = rng.normal(size=(2, 100))
+    room = np.zeros(100)
+    run = small.LOSS_AND_GRAD[x.dtype]
+    for grad in (room[:99], room.reshape(10, 10), room[::2]):
+        assert run(id(x), id(target), 0.3, True, id(grad)) < 0
+    assert not room.any()
