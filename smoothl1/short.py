@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy import empty
 
-from . import plain, small, threads
+from . import plain, threads
 from .kernels import reduce_flat, reduce_flat_parallel, total_loss, total_loss_and_grad
 from .launch import UNITS_PER_THREAD, add_numbers
 from .plan import divide, make_plan
 from .records import Operands, Outputs, Sums
-from .small import PLAIN
+from .small import LOSS, LOSS_AND_GRAD, MOST, PLAIN
 from .validate import Array
 
 WRITABLE = 0x400
@@ -55,9 +56,10 @@ def loss(x: Array, target: Any, beta: float, divides: bool | None, axis: Any, ke
     if type(target) is not np.ndarray:
         return None
     if axis is None and keepdims is False and divides is not None:
-        value = small.LOSS[x.dtype](id(x), id(target), beta, divides)
+        dtype = x.dtype
+        value = LOSS[dtype](id(x), id(target), beta, divides)
         if not value < 0.0:
-            return x.dtype.type(value)
+            return dtype.type(value)
         return _large_loss(x, target, beta, divides) if fits(x, target) else None
     if x.size >= SERIAL or not fits(x, target):
         return None
@@ -85,11 +87,12 @@ def value_and_grad(
         return None
     if axis is not None or keepdims is not False or divides is None:
         return _along(x, target, beta, divides, axis, keepdims, grad_out)
-    if x.size <= small.MOST:
-        grad = np.empty(x.shape, x.dtype) if grad_out is None else grad_out
-        value = small.LOSS_AND_GRAD[x.dtype](id(x), id(target), beta, divides, id(grad))
+    if x.size <= MOST:
+        dtype = x.dtype
+        grad = empty(x.shape, dtype) if grad_out is None else grad_out
+        value = LOSS_AND_GRAD[dtype](id(x), id(target), beta, divides, id(grad))
         if not value < 0.0:
-            return x.dtype.type(value), grad
+            return dtype.type(value), grad
     return _large_value_and_grad(x, target, beta, divides, grad_out) if fits(x, target) else None
 
 

@@ -30,6 +30,8 @@ def _of_arrays(x: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     kept = x == 0
     yield "loss, small", lambda: loss(x[0], x[1])
     yield "loss and gradient, small", lambda: both(x[0], x[1])
+    yield "loss, a few thousand", lambda: loss(x[:5], x[5:10])
+    yield "loss and gradient, a few thousand", lambda: both(x[:5], x[5:10])
     yield "loss", lambda: loss(x, x)
     yield "loss of each element", lambda: loss(x, x, reduction="none")
     yield "loss of rows", lambda: loss(x, x, axis=1)

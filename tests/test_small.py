@@ -9,7 +9,7 @@ from cases import BETAS, LAYOUTS, SHAPES, numbers, specials
 from reference import Reference
 
 import smoothl1 as sl
-from smoothl1 import small
+from smoothl1 import short, small
 
 
 def fits(x, target):
@@ -129,8 +129,9 @@ def test_nothing_fits_if_the_layout_is_another(monkeypatch, rng):
     wanted = sl.smooth_l1_value_and_grad(x, target, beta=0.3)
     monkeypatch.setattr(small, "is_known", lambda: False)
     for name in ("LOSS", "LOSS_AND_GRAD"):
-        monkeypatch.setattr(small, name, type(small.LOSS)(getattr(small, name)._kernels))
-    assert not fits(x, target)
+        entries = type(small.LOSS)(getattr(small, name)._kernels)
+        monkeypatch.setattr(short, name, entries)
+        assert entries[x.dtype](id(x), id(target), 0.3, True, id(x)) == small.UNFIT
     value, grad = sl.smooth_l1_value_and_grad(x, target, beta=0.3)
     assert value == wanted[0] == sl.smooth_l1_loss(x, target, beta=0.3)
     assert np.array_equal(grad, wanted[1])
