@@ -56,10 +56,11 @@ def loss(x: Array, target: Any, beta: float, divides: bool | None, axis: Any, ke
     if type(target) is not np.ndarray:
         return None
     if axis is None and keepdims is False and divides is not None:
-        dtype = x.dtype
-        value = LOSS[dtype](id(x), id(target), beta, divides)
-        if not value < 0.0:
-            return dtype.type(value)
+        if x.size <= MOST:
+            dtype = x.dtype
+            value = LOSS[dtype](id(x), id(target), beta, divides)
+            if not value < 0.0:
+                return dtype.type(value)
         return _large_loss(x, target, beta, divides) if fits(x, target) else None
     if x.size >= SERIAL or not fits(x, target):
         return None

@@ -20,7 +20,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import short, small
+from . import short
+from .small import LOSS, LOSS_AND_GRAD, MOST, UNFIT
 from .validate import Array
 from .views import WORTH_ALIGNING, aligned
 
@@ -101,7 +102,9 @@ def loss(x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keep
         return None
     xs, targets = np.asarray(x), np.asarray(target)
     dtype = xs.dtype
-    value = small.LOSS[dtype](id(xs), id(targets), beta, divides)
+    value = UNFIT
+    if xs.size <= MOST:
+        value = LOSS[dtype](id(xs), id(targets), beta, divides)
     if value < 0.0:
         value = short.loss(xs, targets, beta, divides, None, False)
         if value is None:
@@ -126,7 +129,9 @@ def value_and_grad(
     xs, targets = np.asarray(x), np.asarray(target)
     dtype = xs.dtype
     grad = np.empty_like(xs) if xs.nbytes < WORTH_ALIGNING else aligned(xs.shape, dtype)
-    value = small.LOSS_AND_GRAD[dtype](id(xs), id(targets), beta, divides, id(grad))
+    value = UNFIT
+    if xs.size <= MOST:
+        value = LOSS_AND_GRAD[dtype](id(xs), id(targets), beta, divides, id(grad))
     if value < 0.0:
         pair = short.value_and_grad(xs, targets, beta, divides, None, False, grad)
         if pair is None:
