@@ -1,4 +1,4 @@
-"""The shortest way from two plain NumPy arrays to their total loss.
+"""The shortest way from two plain NumPy arrays to their total loss, and to what `plain` makes.
 
 Every call of the public functions comes by here first, so `fits` only looks at
 types and flags. Small arrays take one compiled call. Large ones are divided among
@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy import empty
 
 from . import plain, threads
 from .kernels import reduce_flat, reduce_flat_parallel, total_loss, total_loss_and_grad
@@ -90,7 +89,7 @@ def value_and_grad(
         return _along(x, target, beta, divides, axis, keepdims, grad_out)
     if x.size <= MOST:
         dtype = x.dtype
-        grad = empty(x.shape, dtype) if grad_out is None else grad_out
+        grad = np.empty(x.shape, dtype) if grad_out is None else grad_out
         value = LOSS_AND_GRAD[dtype](id(x), id(target), beta, divides, id(grad))
         if not value < 0.0:
             return dtype.type(value), grad

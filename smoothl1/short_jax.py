@@ -97,12 +97,11 @@ def loss(x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keep
     """Mean or sum of the losses; None if the arrays are not for this way."""
     if axis is not None or keepdims is not False or divides is None:
         return None
-    put = _PLACES[x.sharding]
-    if put is None or not _is_alike(target, x, put):
+    views = _views(x, target)
+    if views is None:
         return None
-    xs, targets = np.asarray(x), np.asarray(target)
-    dtype = xs.dtype
-    value = UNFIT
+    put, xs, targets = views
+    dtype, value = xs.dtype, UNFIT
     if xs.size <= MOST:
         value = LOSS[dtype](id(xs), id(targets), beta, divides)
     if value < 0.0:
@@ -123,13 +122,12 @@ def value_and_grad(
     """Mean or sum of the losses, and its gradient in x; None as in `loss`."""
     if axis is not None or keepdims is not False or divides is None or grad_out is not None:
         return None
-    put = _PLACES[x.sharding]
-    if put is None or not _is_alike(target, x, put):
+    views = _views(x, target)
+    if views is None:
         return None
-    xs, targets = np.asarray(x), np.asarray(target)
-    dtype = xs.dtype
+    put, xs, targets = views
+    dtype, value = xs.dtype, UNFIT
     grad = np.empty_like(xs) if xs.nbytes < WORTH_ALIGNING else aligned(xs.shape, dtype)
-    value = UNFIT
     if xs.size <= MOST:
         value = LOSS_AND_GRAD[dtype](id(xs), id(targets), beta, divides, id(grad))
     if value < 0.0:
@@ -141,14 +139,14 @@ def value_and_grad(
     return _checked(put, number, x, committed), _checked(put, grad, x, committed)
 
 
-def _is_alike(target: Any, x: Any, put: Any) -> bool:
-    """Whether a target is an array where x is, no number and not of more bits than asked."""
-    return (
-        type(target) is type(x)
-        and _PLACES[target.sharding] is put
-        and x.ndim > 0
-        and (x.itemsize < 8 or _config.jax_enable_x64)
-    )
+def _views(x: Any, target: Any) -> tuple[Callable[[Array, bool], Any], Array, Array] | None:
+    """Maker of results, and memory of two arrays on one CPU; None for numbers and other places."""
+    put = _PLACES[x.sharding]
+    if put is None or type(target) is not type(x) or _PLACES[target.sharding] is not put:
+        return None
+    if x.ndim == 0 or (x.itemsize == 8 and not _config.jax_enable_x64):
+        return None
+    return put, np.asarray(x), np.asarray(target)
 
 
 def adopt(array: Array, like: Any) -> Any:
