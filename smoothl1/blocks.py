@@ -13,8 +13,10 @@ import numpy as np
 from numba import types
 
 from . import formula
-from .gather import part, prefetch, transfer
+from .gather import transfer
 from .jit import by_type, helper, merged
+from .memory import part, prefetch
+from .panels import new_raw
 from .plan import LANES, SPAN
 from .records import Buffers
 
@@ -189,4 +191,4 @@ def _filled_buffers(beta):
         runs[i] = beta
     for i in range(3 * SPAN, 7 * SPAN):
         runs[i] = 1.0
-    return Buffers(runs, np.empty(SPAN * 8, np.uint8))
+    return Buffers(runs, new_raw())

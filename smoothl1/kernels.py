@@ -10,8 +10,8 @@ import numpy as np
 from numba import prange
 
 from .blocks import ask_for, new_buffers, process
-from .gather import borrowed, floats, room, view
 from .jit import helper, inlined, kernel, parallel_kernel
+from .memory import borrowed, floats, room, view
 from .plan import DEPTH, LANES, SPAN
 from .records import Operands, Outputs, Sums
 from .sums import add_groups, add_run, clear, divide, drain, fold, lanes_of, push, store, used_rows

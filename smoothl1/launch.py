@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from . import kernels, threads
-from .gather import ABSENT, describe_input, describe_output
+from .descriptions import ABSENT
+from .gather import describe_input, describe_output
 from .plan import SPAN, Division, Plan, ascending, coalesce, divide
 from .problem import Problem
 from .records import Geometry, Operands, Outputs, Sums

@@ -19,8 +19,10 @@ import numpy as np
 from numba import prange, types
 
 from .blocks import accumulate
-from .gather import borrowed, prefetch, transfer
+from .gather import transfer
 from .jit import by_type, helper, kernel, parallel_kernel
+from .memory import borrowed, prefetch
+from .panels import new_raw
 from .plan import GROUP, LANES, SPAN
 from .sums import add_elements, clear, fold
 
@@ -304,7 +306,7 @@ def _borrow(matrix):
 def linear_predictions(matrix, w, out, block_rows, first, last):
     """Values of the model for all rows: a task is a block of rows."""
     room = block_rows * (w.size - 1) if matrix.by_column is None else 0
-    rows, raw, part = np.empty(room), np.empty(SPAN * 8, np.uint8), np.empty(block_rows)
+    rows, raw, part = np.empty(room), new_raw(), np.empty(block_rows)
     mine, outs = _borrow(matrix), borrowed(out)
     for block in range(first, last):
         low = block * block_rows
@@ -356,7 +358,7 @@ def linear_sums(
     room = block_rows * p if matrix.by_column is None else 0
     buffers = np.empty((4, block_rows))
     scratch = Scratch(
-        np.empty(room), np.empty(SPAN * 8, np.uint8), buffers[0], buffers[1], buffers[2],
+        np.empty(room), new_raw(), buffers[0], buffers[1], buffers[2],
         buffers[3], np.empty((2, LANES + block_rows)), np.empty((levels + 2, p + 2)),
     )  # fmt: skip
     for task in range(first, last):

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from .blocks import accumulate
-from .gather import floats, room, view
 from .jit import Entries, brief_kernel, helper, inlined
+from .memory import floats, room, view
 from .plan import DEPTH, LANES
 from .sums import add_elements, fold_lanes
 

@@ -22,14 +22,27 @@ ALLOWED = {
     "signatures": {"validate"},
     "problem": {"plan", "validate"},
     "halves": {"jit"},
-    "gather": {"halves", "jit", "plan"},
-    "blocks": {"formula", "gather", "jit", "plan", "records", "sums"},
+    "memory": {"jit"},
+    "turn": {"jit", "memory"},
+    "descriptions": {"jit", "memory", "plan", "turn"},
+    "panels": {"descriptions", "jit", "memory", "plan", "turn"},
+    "gather": {"descriptions", "halves", "jit", "memory", "panels", "turn"},
+    "blocks": {"formula", "gather", "jit", "memory", "panels", "plan", "records", "sums"},
     "sums": {"gather", "jit", "plan", "records"},
-    "kernels": {"blocks", "gather", "jit", "plan", "records", "sums"},
-    "launch": {"gather", "kernels", "plan", "problem", "records", "threads", "validate"},
+    "kernels": {"blocks", "jit", "memory", "plan", "records", "sums"},
+    "launch": {
+        "descriptions",
+        "gather",
+        "kernels",
+        "plan",
+        "problem",
+        "records",
+        "threads",
+        "validate",
+    },
     "interleave": {"launch", "plan", "threads"},
     "cpu": {"interleave", "launch", "plan", "problem", "records", "validate"},
-    "small": {"blocks", "gather", "jit", "plan", "sums"},
+    "small": {"blocks", "jit", "memory", "plan", "sums"},
     "plain": {"jit", "kernels", "launch", "plan", "records", "validate"},
     "short": {"kernels", "launch", "plain", "plan", "records", "small", "threads", "validate"},
     "short_tensors": {"autograd", "calls", "functional", "jit", "kernels", "short"},
@@ -65,7 +78,7 @@ ALLOWED = {
     "dask_rows": {"arguments", "chunks", "designs", "threads", "validate"},
     "functional": {"backend", "calls", "kinds", "problem", "signatures", "validate"},
     "module": {"functional", "signatures", "validate"},
-    "linear": {"blocks", "gather", "jit", "plan", "sums"},
+    "linear": {"blocks", "gather", "jit", "memory", "panels", "plan", "sums"},
     "arguments": {"validate"},
     "designs": {"arguments", "functional", "plan", "validate"},
     "objective": {"arguments", "validate"},
@@ -149,5 +162,6 @@ def test_only_the_compiled_modules_import_numba():
             if isinstance(node, (ast.Import, ast.ImportFrom))
             for name in [getattr(node, "module", None) or node.names[0].name]
         }
-        compiled = {"blocks", "formula", "gather", "halves", "jit", "kernels", "linear", "sums"}
+        arithmetic = {"blocks", "formula", "halves", "kernels", "linear", "sums"}
+        compiled = {"gather", "jit", "memory", "turn"} | arithmetic
         assert "numba" not in roots or path.stem in compiled | gpus, path
