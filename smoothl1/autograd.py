@@ -55,8 +55,8 @@ LIBRARY = SimpleNamespace(
 
 _vjp: Any = torch.func.vjp
 _slope: Any = functional.smooth_l1_grad  # its result is a tensor here
-_in_transform = torch._C._functorch.is_functorch_wrapped_tensor
-_in_batch = torch._C._functorch.is_legacy_batchedtensor
+in_transform = torch._C._functorch.is_functorch_wrapped_tensor
+in_batch = torch._C._functorch.is_legacy_batchedtensor
 _tracing = torch._C._get_tracing_state
 _transforms = torch._C._are_functorch_transforms_active  # type: ignore[attr-defined]
 _modes = torch._C._len_torch_dispatch_stack  # type: ignore[attr-defined]
@@ -69,7 +69,7 @@ def are_transformed() -> bool:
 
 def is_wrapped(tensor: Any) -> bool:
     """Whether a tensor stands for a batch, or for one that a transform differentiates by."""
-    return _in_transform(tensor) or _in_batch(tensor)
+    return in_transform(tensor) or in_batch(tensor)
 
 
 def is_compiled(call: Call, tensors: Tensors) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch.autograd import forward_ad
 
 from . import functional
-from .autograd import PLAIN, is_wrapped, keeps_graph, pulled
+from .autograd import PLAIN, in_batch, in_transform, keeps_graph, pulled
 from .calls import Call, Wanted
 from .jit import Entries
 from .kernels import total_loss_and_grad_at, total_loss_at
@@ -163,23 +163,25 @@ class SmallLoss(torch.autograd.Function):
     def forward(ctx: Any, x: Any, tracked: Any, options: Any) -> Any:
         """Compute loss and slope; the target is ``tracked`` if it has a gradient."""
         target, places, beta, divides = options
-        ctx.save_for_backward(x, target)
+        ctx.to_save = x, target  # what save_for_backward does
         out, slope = _value_and_grad(x, target, places, beta, divides)
-        ctx.kept = [slope, beta, divides]
+        ctx.kept = [slope, beta, divides, tracked is None]
         return out
 
     @staticmethod
     def backward(ctx: Any, upstream: Any) -> Any:
         """Scale the slope; hand it out, not copied, when nobody will ask for it again."""
-        slope = ctx.kept[0]
+        slope, _, _, only_x = ctx.kept
         if slope is None or _is_grad_enabled():
             return *_derived(ctx, upstream), None
-        if keeps_graph() or is_wrapped(upstream):
+        if keeps_graph() or in_transform(upstream) or in_batch(upstream):
             slope = slope * upstream
         else:
             ctx.kept[0] = None
             if upstream.item() != 1.0:
                 slope = slope.mul_(upstream)
+        if only_x:
+            return slope, None, None
         by_x, by_target, _ = ctx.needs_input_grad
         return slope if by_x else None, -slope if by_target else None, None
 
@@ -187,7 +189,7 @@ class SmallLoss(torch.autograd.Function):
 def _derived(ctx: Any, upstream: Any) -> tuple[Any, Any]:
     """Gradients that can be differentiated again; an error if the graph has been freed."""
     x, target = ctx.saved_tensors
-    _, beta, divides = ctx.kept
+    _, beta, divides, _ = ctx.kept
     options = {
         "x": x, "target": target, "beta": beta, "reduction": "mean" if divides else "sum",
         "axis": None, "keepdims": False, "weight": None, "where": None, "normalizer": None,
@@ -203,3 +205,6 @@ def _derived(ctx: Any, upstream: Any) -> tuple[Any, Any]:
 
 # `Function.apply` less what it does for `torch.func`, which does not come here.
 _apply: Any = super(torch.autograd.Function, SmallLoss).apply
+
+if hasattr(SmallLoss, "_backward_cls"):  # whose own `apply` looks for `backward` on every call
+    SmallLoss._backward_cls.apply = SmallLoss.backward
