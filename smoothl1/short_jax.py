@@ -1,4 +1,4 @@
-"""The shortest way from two plain arrays of JAX to their total loss, and new arrays of JAX.
+"""The shortest way from two plain arrays of JAX to their losses and gradients, and new arrays.
 
 As `short` for NumPy. Most of the time goes into handing memory to JAX: `jax.device_put`
 takes 13 to 20 us to get to what PJRT does in 3, so PJRT is asked itself where its
@@ -15,20 +15,29 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from . import short
-from .small import LOSS, LOSS_AND_GRAD, MOST, UNFIT
+from .small import LOSS, LOSS_AND_GRAD, MOST
 from .validate import Array
 from .views import WORTH_ALIGNING, aligned
 
 MOST_TYPES = 1024
 
 _config = jax.config
-_puts: dict[Any, Callable[[Array, bool], Any]] = {}  # by device
+
+
+class _Maker(NamedTuple):
+    """Functions that make arrays on one CPU, of memory that nobody else has."""
+
+    put: Callable[[Array, bool], Any]  # array, whether committed to the device
+    number: Callable[[float, Any, bool], Any]  # value, dtype that holds it, whether committed
+
+
+_makers: dict[Any, _Maker] = {}  # by device
 
 
 class _Places(dict[Any, Any]):
@@ -40,7 +49,7 @@ class _Places(dict[Any, Any]):
         (device,) = sharding.device_set
         if device.platform != "cpu" or sharding.memory_kind != device.default_memory().kind:
             return None
-        self[sharding] = _put_for(device)
+        self[sharding] = _maker(device)
         return self[sharding]
 
 
@@ -54,99 +63,131 @@ class _Types(dict[Any, Any]):
         return self[key]
 
 
-def _put_for(device: Any) -> Callable[[Array, bool], Any]:
-    """Function that makes arrays on a CPU, committed to it or not, of memory nobody else has."""
-    if device not in _puts:
-        fast, given = _fast_put(device), np.array([1.5, 2.5], np.float32)
+class _Numbers(dict[Any, Any]):
+    """What JAX calls the type of a number, by dtype."""
+
+    def __missing__(self, dtype: np.dtype[Any]) -> Any:
+        self[dtype] = jax.core.ShapedArray((), dtype)
+        return self[dtype]
+
+
+def _maker(device: Any) -> _Maker:
+    if device not in _makers:
+        fast = _fast_maker(device)
         try:
             with jax.transfer_guard("allow"):
-                array = fast(given, False)
-                is_known = isinstance(array, jax.Array) and array.tolist() == given.tolist()
+                is_known = _is_working(fast)
         except Exception:
             is_known = False
-        _puts[device] = fast if is_known else _slow_put(device)
-    return _puts[device]
+        _makers[device] = fast if is_known else _slow_maker(device)
+    return _makers[device]
 
 
-def _fast_put(device: Any) -> Callable[[Array, bool], Any]:
-    sharding, devices, types = jax.sharding.SingleDeviceSharding(device), [device], _Types()
+def _is_working(maker: _Maker) -> bool:
+    given = np.array([1.5, 2.5], np.float32)
+    made = maker.put(given, False), maker.number(1.5, given.dtype, False)
+    return (
+        all(isinstance(array, jax.Array) for array in made)
+        and all(np.asarray(array).dtype == given.dtype for array in made)
+        and made[0].tolist() == given.tolist()
+        and made[1].tolist() == 1.5
+    )
+
+
+def _fast_maker(device: Any) -> _Maker:
+    sharding, devices = jax.sharding.SingleDeviceSharding(device), [device]
+    types, numbers = _Types(), _Numbers()
 
     def put(array: Array, committed: bool) -> Any:
         return batched(types[array.shape, array.dtype], sharding, [array], devices, committed)
 
+    def number(value: float, dtype: Any, committed: bool) -> Any:
+        # PJRT takes a float for the larger type that JAX has, in half the time of an array.
+        is_float = (dtype.itemsize == 8) is _config.jax_enable_x64
+        given = value if is_float else np.array(value, dtype)
+        return batched(numbers[dtype], sharding, [given], devices, committed)
+
     try:
         batched = importlib.import_module("jaxlib.xla_client").batched_device_put
     except (ImportError, AttributeError):
-        return _slow_put(device)
-    return put
+        return _slow_maker(device)
+    return _Maker(put, number)
 
 
-def _slow_put(device: Any) -> Callable[[Array, bool], Any]:
+def _slow_maker(device: Any) -> _Maker:
     def put(array: Array, committed: bool) -> Any:
         with jax.default_device(device):
             made = jax.numpy.asarray(array)
         return jax.device_put(made, device) if committed else made
 
-    return put
+    return _Maker(put, lambda value, dtype, committed: put(np.array(value, dtype), committed))
 
 
 _PLACES = _Places()
 
 
 def loss(x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any) -> Any:
-    """Mean or sum of the losses; None if the arrays are not for this way."""
-    if axis is not None or keepdims is not False or divides is None:
-        return None
+    """Loss, elementwise if ``divides`` is None; None if the arrays are not for this way."""
     views = _views(x, target)
     if views is None:
         return None
-    put, xs, targets = views
-    dtype, value = xs.dtype, UNFIT
-    if xs.size <= MOST:
+    maker, xs, targets = views
+    dtype, committed = xs.dtype, x.committed or target.committed
+    if axis is None and keepdims is False and divides is not None and xs.size <= MOST:
         value = LOSS[dtype](id(xs), id(targets), beta, divides)
-    if value < 0.0:
-        value = short.loss(xs, targets, beta, divides, None, False)
-        if value is None:
-            return None
-    number, committed = np.array(value, dtype), x.committed or target.committed
-    return put(number, committed) if value < math.inf else _checked(put, number, x, committed)
+        if 0.0 <= value < math.inf:
+            return maker.number(value, dtype, committed)
+    result = short.loss(xs, targets, beta, divides, axis, keepdims)
+    return None if result is None else _checked(maker, np.asarray(result), x, committed)
 
 
-def slope(*arguments: Any) -> None:
-    """Nothing: slopes go by NumPy's short way."""
+def slope(
+    x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any,
+    curvature: bool,
+) -> Any:  # fmt: skip
+    """Gradient in x, or the second derivatives; None if the arrays are not for this way."""
+    views = _views(x, target)
+    if views is None:
+        return None
+    maker, xs, targets = views
+    result = short.slope(xs, targets, beta, divides, axis, keepdims, curvature)
+    if result is None:
+        return None
+    return _checked(maker, result, x, x.committed or target.committed)
 
 
 def value_and_grad(
     x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any, grad_out: Any
 ) -> Any:
-    """Mean or sum of the losses, and its gradient in x; None as in `loss`."""
-    if axis is not None or keepdims is not False or divides is None or grad_out is not None:
+    """Loss, and its gradient in x; None as in `loss`, and for elementwise losses."""
+    if divides is None or grad_out is not None:
         return None
     views = _views(x, target)
     if views is None:
         return None
-    put, xs, targets = views
-    dtype, value = xs.dtype, UNFIT
+    maker, xs, targets = views
+    dtype, committed = xs.dtype, x.committed or target.committed
     grad = np.empty_like(xs) if xs.nbytes < WORTH_ALIGNING else aligned(xs.shape, dtype)
-    if xs.size <= MOST:
+    if axis is None and keepdims is False and xs.size <= MOST:
         value = LOSS_AND_GRAD[dtype](id(xs), id(targets), beta, divides, id(grad))
-    if value < 0.0:
-        pair = short.value_and_grad(xs, targets, beta, divides, None, False, grad)
-        if pair is None:
-            return None
-        value = pair[0]
-    number, committed = np.array(value, dtype), x.committed or target.committed
-    return _checked(put, number, x, committed), _checked(put, grad, x, committed)
+        if 0.0 <= value < math.inf:
+            return maker.number(value, dtype, committed), _checked(maker, grad, x, committed)
+    pair = short.value_and_grad(xs, targets, beta, divides, axis, keepdims, grad)
+    if pair is None:
+        return None
+    losses = np.asarray(pair[0])
+    return _checked(maker, losses, x, committed), _checked(maker, grad, x, committed)
 
 
-def _views(x: Any, target: Any) -> tuple[Callable[[Array, bool], Any], Array, Array] | None:
+def _views(x: Any, target: Any) -> tuple[_Maker, Array, Array] | None:
     """Maker of results, and memory of two arrays on one CPU; None for numbers and other places."""
-    put = _PLACES[x.sharding]
-    if put is None or type(target) is not type(x) or _PLACES[target.sharding] is not put:
+    maker = _PLACES[x.sharding]
+    if maker is None or type(target) is not type(x) or _PLACES[target.sharding] is not maker:
         return None
-    if x.ndim == 0 or (x.itemsize == 8 and not _config.jax_enable_x64):
+    xs = np.asarray(x)
+    if xs.ndim == 0 or (xs.itemsize == 8 and not _config.jax_enable_x64):
         return None
-    return put, np.asarray(x), np.asarray(target)
+    return maker, xs, np.asarray(target)
 
 
 def adopt(array: Array, like: Any) -> Any:
@@ -155,12 +196,12 @@ def adopt(array: Array, like: Any) -> Any:
     if array.dtype == np.float64 and not _config.jax_enable_x64:
         with np.errstate(over="ignore"):
             array = array.astype(np.float32)
-    return _checked(_put_for(device), array, like, like.committed)
+    return _checked(_maker(device), array, like, like.committed)
 
 
-def _checked(put: Callable[[Array, bool], Any], array: Array, like: Any, committed: bool) -> Any:
+def _checked(maker: _Maker, array: Array, like: Any, committed: bool) -> Any:
     """Make an array, by the function that looks for NaN if JAX has been asked to."""
     if _config.jax_debug_nans or _config.jax_debug_infs:
         (device,) = like.devices()
-        put = _slow_put(device)
-    return put(array, committed)
+        maker = _slow_maker(device)
+    return maker.put(array, committed)

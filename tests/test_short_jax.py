@@ -21,7 +21,7 @@ def pair(rng, shape, dtype="float32"):
 @pytest.fixture
 def without_pjrt(monkeypatch):
     """As if PJRT's function had gone, or did something else."""
-    for kept in ("_puts", "_PLACES"):
+    for kept in ("_makers", "_PLACES"):
         monkeypatch.setattr(short_jax, kept, type(getattr(short_jax, kept))())
 
     def use(**found):
@@ -34,7 +34,7 @@ def without_pjrt(monkeypatch):
 
 def is_fast():
     (device,) = jax.numpy.ones(1).devices()
-    return "_fast_put" in short_jax._put_for(device).__qualname__
+    return "_fast_maker" in short_jax._maker(device).put.__qualname__
 
 
 def check_bits(rng, shape, dtype):
@@ -60,6 +60,38 @@ def test_bits_of_numpy(rng, shape, dtype):
         check_bits(rng, shape, dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(64,), (32, 33), (7, 300), (4, 5, 6), (600, 1000)])
+def test_bits_of_numpy_along_axes_and_elementwise(rng, shape, dtype):
+    functions = (
+        sl.smooth_l1_loss, sl.smooth_l1_grad, sl.smooth_l1_hess, sl.smooth_l1_value_and_grad
+    )  # fmt: skip
+    with jax.enable_x64(True):
+        (x, target), given = pair(rng, shape, dtype)
+        for axis, keepdims in ((0, False), (-1, True), ((*{0, len(shape) - 1},), False), (None, True)):
+            for function in functions:
+                options = {"axis": axis, "keepdims": keepdims, "beta": 0.3}
+                check_tree(function(*given, **options), function(x, target, **options))
+        for function in functions[:3]:
+            options = {"reduction": "none", "beta": 2.5}
+            check_tree(function(*given, **options), function(x, target, **options))
+
+
+def check_tree(got, wanted):
+    for array, numbers in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        assert isinstance(array, jax.Array)
+        assert array.dtype == numbers.dtype
+        assert np.array_equal(array, numbers)
+
+
+def test_overflow_and_nan_are_found_if_jax_is_asked(rng):
+    x = jax.numpy.asarray([[1.0, np.inf], [0.5, 2.0]])
+    for axis in (None, 1):
+        assert np.isinf(sl.smooth_l1_loss(x, x.T + 1, axis=axis)).any()
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        sl.smooth_l1_loss(x, x, axis=1)
+
+
 def test_the_function_of_pjrt_is_known(without_pjrt):
     assert is_fast()
 
@@ -70,6 +102,7 @@ def test_the_function_of_pjrt_is_known(without_pjrt):
         {},
         {"batched_device_put": lambda *given: jax.numpy.zeros(2)},
         {"batched_device_put": lambda: 0},
+        {"batched_device_put": lambda kind, *rest: jax.numpy.full(kind.shape, [1.5, 2.5], int)},
     ],
 )
 def test_without_that_function(rng, without_pjrt, found):
@@ -84,7 +117,7 @@ def test_without_that_function(rng, without_pjrt, found):
 def test_a_guard_does_not_choose_for_ever(without_pjrt):
     (device,) = jax.numpy.ones(1).devices()
     with jax.transfer_guard("disallow"):
-        short_jax._put_for(device)
+        short_jax._maker(device)
     assert is_fast()
 
 
