@@ -245,6 +245,67 @@ def test_outputs_that_do_not_fit(options, error, message):
         sl.smooth_l1_value_and_grad(x, x, **on_device(options))
 
 
+ROOMY = {
+    "sums": (sl.smooth_l1_loss, {}),
+    "sums of columns": (sl.smooth_l1_loss, {"axis": 0}),
+    "elements": (sl.smooth_l1_loss, {"reduction": "none"}),
+    "gradient": (sl.smooth_l1_value_and_grad, {"axis": 0}),
+    "weights": (sl.smooth_l1_value_and_grad, {"axis": 0, "weight": True}),
+    "x that broadcasts": (sl.smooth_l1_value_and_grad, {"axis": 1, "broadcast": True}),
+}
+
+
+@pytest.mark.parametrize(("function", "options"), ROOMY.values(), ids=ROOMY)
+def test_memory_that_runs_out(function, options, monkeypatch, rng):
+    """The error of the library's allocator comes through, and the next call is right."""
+    x, target, weight = rng.normal(size=(3, 40, 5)).astype(np.float32)
+    options = {"beta": 0.3} | options
+    if options.pop("broadcast", False):
+        x = x[:, :1].copy()
+    if "weight" in options:
+        options["weight"] = weight**2
+    arrays = {"x": x, "target": target} | options
+    there = on_device(arrays)
+    allocate, left = devices._NumbaMemory.empty, 0
+
+    def empty(*arguments):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise MemoryError("CUDA_ERROR_OUT_OF_MEMORY")
+        return allocate(*arguments)
+
+    monkeypatch.setattr(devices._NumbaMemory, "empty", empty)
+    for failures in range(100):  # the first, the second, ... allocation fails
+        left = failures
+        try:
+            got = function(**there)
+        except MemoryError as error:
+            assert "CUDA_ERROR_OUT_OF_MEMORY" in str(error)  # noqa: PT017
+        else:
+            break
+    assert failures > 0
+    wanted = function(**arrays)
+    pairs = zip(got, wanted, strict=True) if isinstance(wanted, tuple) else [(got, wanted)]
+    assert all(worst(a, b) <= 2 for a, b in pairs)
+
+
+def test_a_launch_that_fails(monkeypatch, rng):
+    """As on a GPU whose context is lost: the driver's error comes through, `out` is left alone."""
+    x, target = (to_device(array) for array in rng.normal(size=(2, 40)))
+    out = to_device(np.full((), 7.0))
+
+    def launch(*arguments):
+        raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cuda_launch, "_launch", launch)
+        with pytest.raises(RuntimeError, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
+            sl.smooth_l1_loss(x, target, beta=0.3, out=out)
+    assert out.copy_to_host() == 7.0
+    assert sl.smooth_l1_loss(x, target, beta=0.3, out=out).copy_to_host() < 7.0
+
+
 def test_outputs_that_overlap():
     room = np.zeros(9)
     x = to_device(np.arange(4.0))

@@ -68,7 +68,12 @@ def test_bits_of_numpy_along_axes_and_elementwise(rng, shape, dtype):
     )  # fmt: skip
     with jax.enable_x64(True):
         (x, target), given = pair(rng, shape, dtype)
-        for axis, keepdims in ((0, False), (-1, True), ((*{0, len(shape) - 1},), False), (None, True)):
+        for axis, keepdims in (
+            (0, False),
+            (-1, True),
+            ((*{0, len(shape) - 1},), False),
+            (None, True),
+        ):
             for function in functions:
                 options = {"axis": axis, "keepdims": keepdims, "beta": 0.3}
                 check_tree(function(*given, **options), function(x, target, **options))
