@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
 
 _DIVIDES = {"mean": True, "auto": True, "sum": False, "none": None}
+EXACT = 1 << 53  # integers up to here are floats
 
 
 @overload
@@ -154,6 +155,8 @@ def smooth_l1_loss(
     array([0.25, 1.5 ])
 
     """
+    if type(beta) is int and 0 <= beta <= EXACT:
+        beta = float(beta)
     if (
         weight is where is normalizer is dtype is out is None
         and type(beta) is float
@@ -449,6 +452,8 @@ def smooth_l1_value_and_grad(
     (1.625, array([-0.5,  1. ]))
 
     """
+    if type(beta) is int and 0 <= beta <= EXACT:
+        beta = float(beta)
     if (
         weight is where is normalizer is dtype is out is None
         and type(beta) is float
@@ -566,6 +571,8 @@ def _short_slope(
     x: Any, target: Any, beta: Any, reduction: Any, axis: Any, keepdims: Any, curvature: bool
 ) -> Any:
     """Slopes of plain arrays and options the short way; None for all others."""
+    if type(beta) is int and 0 <= beta <= EXACT:
+        beta = float(beta)
     if not (type(beta) is float and 0.0 <= beta < math.inf):
         return None
     if not (isinstance(reduction, str) and reduction in _DIVIDES):

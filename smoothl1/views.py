@@ -91,7 +91,9 @@ def own_arrays(kind: Kind, call: Call) -> dict[str, Any]:
     given = call.arrays()
     own = {name: value for name, value in given.items() if kind.holds(value)}
     for name, value in given.items():
-        if name not in own and hasattr(value, "shape") and not isinstance(value, np.generic):
+        if name in own or isinstance(value, (int, float, np.generic)):
+            continue
+        if hasattr(value, "shape"):
             got = f"{type(value).__module__}.{type(value).__qualname__}"
             raise TypeError(
                 f"all arrays must be of one kind, got {kind.name} for {next(iter(own))} and {got} "

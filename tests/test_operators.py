@@ -158,3 +158,21 @@ def test_other_tracers(tensors):
 
     program = torch.export.export(Model(), (x, target)).module()
     assert torch.equal(program(2 * x, target), sl.smooth_l1_loss(2 * x, target, beta=0.3, axis=0))
+
+
+@pytest.mark.parametrize("betas", [(1, 2, 3, 0), (0.5, 1.5, 2.5, 0.0), (1, 2, 1.5, 2.5)])
+@pytest.mark.parametrize("options", [{}, {"reduction": "none"}, {"axis": 1}])
+def test_thresholds_that_change_between_calls(betas, options, rng):
+    """From the second on they are symbols for the compiler."""
+    x, target = torch.as_tensor(rng.normal(size=(2, 6, 5)))
+    x.requires_grad_()
+
+    def loss(beta):
+        return sl.smooth_l1_loss(x, target, beta=beta, **options)
+
+    again = compiled(loss)
+    for beta in betas:
+        got, wanted = again(beta), loss(float(beta))
+        torch.testing.assert_close(got, wanted)
+        slopes = [torch.autograd.grad(result.sum(), x)[0] for result in (got, wanted)]
+        torch.testing.assert_close(*slopes)

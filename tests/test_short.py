@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from reference import elements
 
 import smoothl1 as sl
 from smoothl1 import short, threads
@@ -41,6 +42,18 @@ def test_bits_of_the_long_way(rng, n, dtype):
         assert slopes is room
         with threads.serially():
             assert sl.smooth_l1_loss(x, target, **options) == value
+
+
+@pytest.mark.parametrize("beta", [0, 1, 3, 2**53, 2**60])
+def test_thresholds_that_are_integers(rng, beta):
+    x, target = rng.normal(size=(2, 8, 8))
+    for function in (sl.smooth_l1_loss, sl.smooth_l1_grad, sl.smooth_l1_hess):
+        for axis in (None, 1):
+            got = function(x, target, beta=beta, axis=axis)
+            np.testing.assert_array_equal(got, function(x, target, beta=float(beta), axis=axis))
+    got = sl.smooth_l1_value_and_grad(x, target, beta=beta)
+    assert np.array_equal(got[1], sl.smooth_l1_grad(x, target, beta=float(beta)))
+    assert got[0] == pytest.approx(elements(x, target, float(beta))[0].mean(), rel=1e-14)
 
 
 def test_operands_stay_writable(rng):
