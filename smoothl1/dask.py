@@ -196,8 +196,12 @@ def _operands(call: Call, problem: Problem) -> tuple[dict[str, Any], dict[str, A
 
 
 def _lazy(name: str, value: Any, rounding: str) -> Any:
-    """Dask array of an operand; Python numbers get a floating type."""
+    """Dask array of an operand; Python numbers get a floating type.
+
+    Empty chunks beside a chunk of one element go: Dask would take them for
+    blocks that the element broadcasts to.
+    """
     if isinstance(value, da.Array):
-        return value
+        return value.rechunk({a: -1 for a, n in enumerate(value.shape) if n <= 1})
     array = booleans(value) if name == "where" else settle(numbers(name, value), rounding)
     return da.from_array(array, chunks=array.shape)

@@ -404,3 +404,22 @@ def test_huge_arrays_cost_nothing_to_describe():
     loss, grad = sl.smooth_l1_value_and_grad(x, 0.0, beta=x + 1.0, weight=x)
     assert loss.shape == ()
     assert grad.chunks == x.chunks
+
+
+@pytest.mark.parametrize(
+    ("rows", "others"),
+    [
+        ((1, 0), (4,)), ((0, 1), (1,)), ((0, 0, 1), (1, 0)), ((0, 0), (1,)), ((0, 0), (0,)),
+        ((2, 0, 2), (1,)),
+    ],
+)  # fmt: skip
+def test_empty_chunks_beside_one_element(rows, others, rng):
+    x, target = (rng.normal(size=(sum(sizes), 3)) for sizes in (rows, others))
+    pairs = ((x, rows), (target, others))
+    lazy = [da.from_array(array, chunks=(sizes, 3)) for array, sizes in pairs]
+    for function in (sl.smooth_l1_loss, sl.smooth_l1_grad):
+        for options in ({}, {"axis": 0}, {"axis": 1}, {"reduction": "none"}):
+            got = function(*lazy, beta=0.3, **options)
+            wanted = function(x, target, beta=0.3, **options)
+            assert got.shape == wanted.shape
+            np.testing.assert_allclose(got.compute(), wanted, rtol=1e-14, equal_nan=True)
