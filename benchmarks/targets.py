@@ -86,6 +86,19 @@ def axis_targets(cases):
         yield Target("P3", "geometric mean, torch", "3x", f"{mean:.2f}x", mean >= 3)
 
 
+def kind_targets(cases):
+    """Arrays of other libraries, beside the functions of these libraries."""
+    tensors, arrays = "smoothl1 on torch", "smoothl1 on jax"
+    small = {work: cases.get(f"calls/{work}/64", {}) for work in ("loss", "value_and_grad")}
+    yield from most("torch", "loss, n = 64", small["loss"], 15e-6, tensors)
+    yield from ratio("torch", "n = 64, backward", small["value_and_grad"], "torch", 1, tensors)
+    for power in range(2, 9):
+        row = cases.get(f"sizes/value_and_grad/1e{power}", {})
+        yield from ratio("torch", f"n = 1e{power}, backward", row, "torch", 1, tensors)
+    for work, row in small.items():
+        yield from ratio("JAX", f"{work}, n = 64", row, "jax.jit", 0.83, arrays)
+
+
 def targets(rows):
     """Every target whose case was measured."""
     cases = by_case(rows)
@@ -114,6 +127,7 @@ def targets(rows):
               "first result, nothing in the cache": 3.5}  # fmt: skip
     for label, limit in limits.items():
         yield from most("P7", label, at(f"start/{label}"), limit)
+    yield from kind_targets(cases)
 
 
 def report(rows):

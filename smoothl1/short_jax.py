@@ -171,7 +171,7 @@ def value_and_grad(
     if axis is None and keepdims is False and xs.size <= MOST:
         value = LOSS_AND_GRAD[dtype](id(xs), id(targets), beta, divides, id(grad))
         if 0.0 <= value < math.inf:
-            return maker.number(value, dtype, committed), _checked(maker, grad, x, committed)
+            return maker.number(value, dtype, committed), maker.put(grad, committed)
     pair = short.value_and_grad(xs, targets, beta, divides, axis, keepdims, grad)
     if pair is None:
         return None
