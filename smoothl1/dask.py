@@ -202,6 +202,8 @@ def _lazy(name: str, value: Any, rounding: str) -> Any:
     blocks that the element broadcasts to.
     """
     if isinstance(value, da.Array):
-        return value.rechunk({a: -1 for a, n in enumerate(value.shape) if n <= 1})
+        if value.size == 0:
+            return da.empty(value.shape, dtype=value.dtype, chunks=value.shape)
+        return value.rechunk({a: -1 for a, n in enumerate(value.shape) if n == 1})
     array = booleans(value) if name == "where" else settle(numbers(name, value), rounding)
     return da.from_array(array, chunks=array.shape)

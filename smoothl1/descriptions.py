@@ -22,9 +22,10 @@ NAMES = (
 F64, F32, F16, BF16, BOOL, I8, I16, I32, I64, U8, U16, U32, U64 = range(len(NAMES))
 
 WIDTH = 256  # columns of a block of a panel (see `panels`)
-PANEL_BYTES = 1 << 19  # half of a common L2 cache
+PANEL_BYTES = 3 << 17  # with all else, two threads take less than 2 MiB
 BY_COLUMN = -1
-FILLED = 32  # copies of one element, from which on they are written row by row
+PAGE = 4096
+FILLED = 32  # elements of a row that are all one: so many are faster filled in than copied
 
 ABSENT = np.zeros(SIZES, np.int64)  # in place of a description: leave the buffer alone
 
@@ -65,8 +66,8 @@ def _panel(sizes: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> i
     columns = sizes[-1]
     if len(sizes) < 2 or sizes[-2] < ROWS:
         return 0
-    if columns < ROWS:
-        return BY_COLUMN
+    if columns < ROWS:  # rows a multiple of a page apart all lie in one set of the L1 cache
+        return 0 if strides[-2] % PAGE == 0 and strides[-1] == itemsize else BY_COLUMN
     if strides[-2] != itemsize or (strides[-1] == 0 and columns >= FILLED):
         return 0
     if columns < WIDTH:

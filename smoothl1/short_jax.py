@@ -84,14 +84,18 @@ def _maker(device: Any) -> _Maker:
 
 
 def _is_working(maker: _Maker) -> bool:
-    given = np.array([1.5, 2.5], np.float32)
-    made = maker.put(given, False), maker.number(1.5, given.dtype, False)
-    return (
-        all(isinstance(array, jax.Array) for array in made)
-        and all(np.asarray(array).dtype == given.dtype for array in made)
-        and made[0].tolist() == given.tolist()
-        and made[1].tolist() == 1.5
-    )
+    """Whether arrays and numbers come out as they went in, with and without 64 bits."""
+    for wide, dtype in ((False, np.dtype(np.float32)), (True, np.dtype(np.float64))):
+        with jax.enable_x64(wide):
+            made = maker.put(np.array([1.5, 2.5], dtype), False), maker.number(1.5, dtype, False)
+            if not all(isinstance(array, jax.Array) for array in made):
+                return False
+            arrays = [np.asarray(array) for array in made]
+            if [array.tolist() for array in arrays] != [[1.5, 2.5], 1.5]:
+                return False
+            if any(array.dtype != dtype for array in arrays):
+                return False
+    return True
 
 
 def _fast_maker(device: Any) -> _Maker:

@@ -423,3 +423,14 @@ def test_empty_chunks_beside_one_element(rows, others, rng):
             wanted = function(x, target, beta=0.3, **options)
             assert got.shape == wanted.shape
             np.testing.assert_allclose(got.compute(), wanted, rtol=1e-14, equal_nan=True)
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (0, 0, 0), (0,)])
+def test_empty_chunks_alone(sizes):
+    x, target = da.from_array(np.zeros(0), chunks=(sizes,)), da.ones(1, chunks=1)
+    for other in (target, x, 1.0):
+        assert np.isnan(sl.smooth_l1_loss(x, other).compute())
+        assert sl.smooth_l1_loss(x, other, reduction="sum").compute() == 0
+        for function in (sl.smooth_l1_grad, sl.smooth_l1_hess):
+            got = function(x, other, reduction="sum")
+            assert got.shape == got.compute().shape == (0,)

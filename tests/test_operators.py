@@ -160,8 +160,13 @@ def test_other_tracers(tensors):
     assert torch.equal(program(2 * x, target), sl.smooth_l1_loss(2 * x, target, beta=0.3, axis=0))
 
 
-@pytest.mark.parametrize("betas", [(1, 2, 3, 0), (0.5, 1.5, 2.5, 0.0), (1, 2, 1.5, 2.5)])
-@pytest.mark.parametrize("options", [{}, {"reduction": "none"}, {"axis": 1}])
+@pytest.mark.parametrize(
+    ("betas", "options"),
+    [
+        ((1, 2, 3, 0), {}), ((0.5, 1.5, 2.5, 0.0), {"axis": 1}),
+        ((1, 2, 1.5, 2.5), {"reduction": "none"}),
+    ],
+)  # fmt: skip
 def test_thresholds_that_change_between_calls(betas, options, rng):
     """From the second on they are symbols for the compiler."""
     x, target = torch.as_tensor(rng.normal(size=(2, 6, 5)))

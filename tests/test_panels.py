@@ -7,9 +7,9 @@ from reference import elements
 import smoothl1 as sl
 
 BETA = 2.0
-ROWS = (7, 8, 9, 15, 17, 40)
+ROWS = (7, 8, 9, 15, 40)
 COLUMNS = (1, 2, 3, 7, 8, 9, 31, 100, 255, 256, 257, 263, 264, 513, 2049)
-TYPES = ("float64", "float32", "float16", "int8", ">i2", ">f8")
+TYPES = ("float64", "float32", "int8", ">i2")
 
 
 def numbers(shape, seed=0):
@@ -43,8 +43,13 @@ def test_every_shape_of_a_turned_operand(dtype, rows):
             check(x, values, got, lambda loss, axis=axis: loss.sum(axis))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "int8"])
-@pytest.mark.parametrize("columns", [4000, 8192, 8193, 16384, 16385, 70000])
+@pytest.mark.parametrize(
+    ("dtype", "columns"),
+    [
+        ("float64", 6144), ("float64", 6145), ("float32", 12288), ("float32", 12289),
+        ("int8", 49152), ("int8", 49153),
+    ],
+)  # fmt: skip
 def test_rows_about_as_wide_as_a_panel(dtype, columns):
     x, values = numbers((19, columns)), numbers((19, columns), seed=1)
     target = turned(values, dtype)
@@ -115,3 +120,9 @@ def test_large_arrays_on_any_number_of_threads(threads):
             np.testing.assert_array_equal(got[1], slope)
     finally:
         sl.set_num_threads(before)
+
+
+def test_short_rows_a_page_apart():
+    x, room = numbers((300, 5)), numbers((300, 512), seed=1)
+    for target in (room[:, :5], room[:, ::100][:, :5], room[:, ::-100][:, :5]):
+        check(x, target, sl.smooth_l1_loss(x, target, beta=BETA, reduction="none"))

@@ -61,7 +61,7 @@ def test_bits_of_numpy(rng, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("shape", [(64,), (32, 33), (7, 300), (4, 5, 6), (600, 1000)])
+@pytest.mark.parametrize("shape", [(64,), (4, 5, 6), (600, 400)])
 def test_bits_of_numpy_along_axes_and_elementwise(rng, shape, dtype):
     functions = (
         sl.smooth_l1_loss, sl.smooth_l1_grad, sl.smooth_l1_hess, sl.smooth_l1_value_and_grad
@@ -107,9 +107,14 @@ def test_the_function_of_pjrt_is_known(without_pjrt):
         {},
         {"batched_device_put": lambda *given: jax.numpy.zeros(2)},
         {"batched_device_put": lambda: 0},
-        {"batched_device_put": lambda kind, *rest: jax.numpy.full(kind.shape, [1.5, 2.5], int)},
+        {"batched_device_put": lambda kind, where, given, *rest: jax.numpy.asarray(
+            np.asarray(given[0], np.float16)
+        )},
+        {"batched_device_put": lambda kind, where, given, *rest: jax.numpy.zeros(
+            kind.shape, kind.dtype
+        ) if isinstance(given[0], float) else jax.numpy.asarray(given[0])},
     ],
-)
+)  # fmt: skip
 def test_without_that_function(rng, without_pjrt, found):
     without_pjrt(**found)
     assert not is_fast()
