@@ -174,7 +174,7 @@ class SmallLoss(torch.autograd.Function):
         slope, _, _, only_x = ctx.kept
         if slope is None or _is_grad_enabled():
             return *_derived(ctx, upstream), None
-        if keeps_graph() or in_transform(upstream) or in_batch(upstream):
+        if keeps_graph() or in_transform(upstream) or in_batch(upstream):  # `is_wrapped`, inlined
             slope = slope * upstream
         else:
             ctx.kept[0] = None

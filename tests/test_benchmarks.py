@@ -146,11 +146,18 @@ def test_targets_compare_with_peers_and_yardsticks():
     rows = [make("works/loss/mean", name, t) for name, t in
             {"smoothl1": 2.0, "add_up": 1.9, "torch": 7.0}.items()]  # fmt: skip
     rows += [make("memory/strided", "smoothl1", 1.5, unit="MiB")]
+    small = {"smoothl1 on torch": 16e-6, "smoothl1 on jax": 6e-6, "jax.jit": 4.98e-6}
+    rows += [make("calls/loss/64", name, t) for name, t in small.items()]
+    rows += [make("sizes/value_and_grad/1e2", name, t) for name, t in
+             {"smoothl1 on torch": 2.0, "torch": 2.1}.items()]  # fmt: skip
     found = {(t.figure, t.what): (t.measured, t.met) for t in targets.targets(rows)}
     assert found == {
         ("P1", "loss, of add_up"): ("95%", True),
         ("P1", "loss, torch"): ("3.50x", False),
         ("P5", "memory/strided"): ("1.50 MiB", True),
+        ("torch", "loss, n = 64"): ("16 us", False),
+        ("torch", "n = 1e2, backward, torch"): ("1.05x", True),
+        ("JAX", "loss, n = 64, jax.jit"): ("0.83x", False),
     }
 
 
