@@ -60,6 +60,9 @@ def smoothl1_jax(call):
     jax = use_jax()
     x, target = jax.numpy.asarray(call.x), jax.numpy.asarray(call.target)
     function, given = FUNCTIONS[call.work], options(call)
+    if x.size < 10**4:
+        for _ in range(1100):  # so that XLA calls the kernel, as after compiling for `jax.jit`
+            function(x, target, **given)
     return lambda: jax.block_until_ready(function(x, target, **given))
 
 

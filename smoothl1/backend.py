@@ -44,7 +44,7 @@ def _find_way(kind: type) -> Any:
 
         _ways.update(dict.fromkeys(PLAIN, short_tensors))
     elif "jax" in sys.modules and kind.__name__ == "ArrayImpl" and kind.__module__[:3] == "jax":
-        from . import short_jax
+        from . import often_jax
 
-        _ways[kind] = short_jax
+        _ways[kind] = often_jax
     return _ways.get(kind)

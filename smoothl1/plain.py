@@ -49,7 +49,7 @@ def slopes(
     x: Array, target: Array, beta: float, divides: bool | None, axis: Any, curvature: bool
 ) -> Any:
     """Slope or curvature of each element, of a mean divided by its count; None for odd axes."""
-    count = _count(x.shape, axis) if _is_plain(axis) else None
+    count = count_of(x.shape, axis) if is_plain(axis) else None
     if count is None or (divides is None and axis is not None):
         return None
     out = np.empty(x.shape, x.dtype)
@@ -65,9 +65,9 @@ def loss_along(
 
     None for what is not for this way: odd axes, many results or only one.
     """
-    if not _is_plain(axis) or type(keepdims) is not bool:
+    if not is_plain(axis) or type(keepdims) is not bool:
         return None
-    along = _along(x.shape, axis, keepdims)
+    along = along_axes(x.shape, axis, keepdims)
     if along is None:
         return None
     count = along.each if divides else 1.0
@@ -84,7 +84,7 @@ def loss_along(
         return result.astype(x.dtype)
 
 
-def _is_plain(axis: Any) -> bool:
+def is_plain(axis: Any) -> bool:
     """Whether an axis can be looked up: True would be taken for 1."""
     if type(axis) is tuple:
         return all(type(one) is int for one in axis)
@@ -92,7 +92,8 @@ def _is_plain(axis: Any) -> bool:
 
 
 @lru_cache(maxsize=512)
-def _count(shape: tuple[int, ...], axis: Any) -> float | None:
+def count_of(shape: tuple[int, ...], axis: Any) -> float | None:
+    """Elements of one sum along axes; None for axes that the shape does not have."""
     try:
         axes = check_axis(axis, len(shape), Reduction.MEAN)
     except (TypeError, ValueError):  # which the long way raises
@@ -101,8 +102,9 @@ def _count(shape: tuple[int, ...], axis: Any) -> float | None:
 
 
 @lru_cache(maxsize=512)
-def _along(shape: tuple[int, ...], axis: Any, keepdims: bool) -> _Along | None:
-    count = _count(shape, axis)
+def along_axes(shape: tuple[int, ...], axis: Any, keepdims: bool) -> _Along | None:
+    """How to sum along axes; None as in `loss_along`."""
+    count = count_of(shape, axis)
     if count is None:
         return None
     axes = check_axis(axis, len(shape), Reduction.MEAN)

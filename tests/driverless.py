@@ -170,9 +170,7 @@ def main():
         calls(named_dtype(dtype))
     large = Nowhere((2**32, 3), "float32")
     sl.smooth_l1_loss(large, Nowhere((3,), "int8"), beta=0.3, axis=0)
-    for ((name, form, _), library), capability in itertools.product(
-        compiled.items(), CAPABILITIES
-    ):
+    for ((name, form, _), library), capability in itertools.product(compiled.items(), CAPABILITIES):
         ptx = library.get_asm_str(cc=capability)
         form = (
             form
@@ -181,8 +179,9 @@ def main():
         )
         code, log = assemble(ptx, capability)
         found = re.findall(r"(\d+) registers|(\d+) bytes stack|(\d+) bytes spill", log)
-        line = {"capability": capability, "name": name, "reads": form.reads, "writes": form.writes, "wide": form.wide,
-                "ptx": ptx, "bytes": len(code), "log": log, "found": found}  # fmt: skip
+        line = {"capability": capability, "name": name, "reads": form.reads,
+                "writes": form.writes, "wide": form.wide, "ptx": ptx, "bytes": len(code),
+                "log": log, "found": found}  # fmt: skip
         print(json.dumps(line))
 
 

@@ -47,6 +47,8 @@ ALLOWED = {
     "short": {"kernels", "launch", "plain", "plan", "records", "small", "threads", "validate"},
     "short_tensors": {"autograd", "calls", "functional", "jit", "kernels", "short"},
     "short_jax": {"short", "small", "validate", "views"},
+    "xla": {"jit", "kernels", "memory", "plan", "records"},
+    "often_jax": {"kernels", "plain", "short", "short_jax", "xla"},
     "backend": {"problem"},
     "calls": {"problem", "validate"},
     "generic": {"calls", "problem", "validate"},
@@ -95,8 +97,9 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 LATER = {
+    "xla": {"__init__"},
     "views": {"cuda"},
-    "backend": {"autograd", "cpu", "short", "short_jax", "short_tensors"},
+    "backend": {"autograd", "cpu", "often_jax", "short", "short_tensors"},
     "kinds": {"autograd", "chunks", "dask", "operators", "short_jax"},
     "linear_objective": {"dask_rows"},
     "designs": {"gather", "launch", "linear", "threads"},
@@ -163,5 +166,5 @@ def test_only_the_compiled_modules_import_numba():
             for name in [getattr(node, "module", None) or node.names[0].name]
         }
         arithmetic = {"blocks", "formula", "halves", "kernels", "linear", "sums"}
-        compiled = {"gather", "jit", "memory", "turn"} | arithmetic
+        compiled = {"gather", "jit", "memory", "turn", "xla"} | arithmetic
         assert "numba" not in roots or path.stem in compiled | gpus, path

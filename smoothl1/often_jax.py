@@ -1,0 +1,155 @@
+"""Calls on plain arrays of JAX: those that come often are made operations of XLA.
+
+The first calls go by `short_jax`. What a call is, but for the values of its arrays, is
+counted, and after a thousand calls an operation is compiled (see `xla`): 20 to 30 ms, once,
+and from then on a call takes as long as one of `jax.jit`. Results have the same bits.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache, partial
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.backend import backends
+
+from . import plain, short, short_jax
+from .kernels import map_runs, total_loss, total_loss_and_grad
+from .xla import Work, operation
+
+ENOUGH = 1000
+MOST = 4096  # calls to be kept count of
+NEVER = -1
+
+_loss = short_jax.loss
+_slopes = partial(short_jax.slope, curvature=False)
+_curvatures = partial(short_jax.slope, curvature=True)
+_loss_and_slopes = partial(short_jax.value_and_grad, grad_out=None)
+
+_calls: dict[Any, Any] = {}  # how often each came, or its operation, or NEVER
+
+
+def _find_tracing() -> tuple[Any, Any]:
+    """Where JAX says what it traces, and what it says when it computes at once."""
+    try:
+        core = importlib.import_module("jax._src.core")
+        core.trace_ctx.trace  # noqa: B018
+        return core.trace_ctx, core.eval_trace
+    except (ImportError, AttributeError):
+        return SimpleNamespace(trace=None), object()
+
+
+_TRACING, _NOTHING = _find_tracing()
+
+
+@lru_cache(maxsize=1)
+def _is_alone() -> bool:
+    """Whether there is only one device, by which no call differs from another."""
+    return sum(client.device_count() for client in backends().values()) == 1
+
+
+def loss(x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any) -> Any:
+    """Loss, elementwise if ``divides`` is None; None if the arrays are not for this way."""
+    return _run(_loss, x, target, beta, divides, axis, keepdims)
+
+
+def slope(
+    x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any,
+    curvature: bool,
+) -> Any:  # fmt: skip
+    """Gradient in x, or the second derivatives; None if the arrays are not for this way."""
+    return _run(_curvatures if curvature else _slopes, x, target, beta, divides, axis, keepdims)
+
+
+def value_and_grad(
+    x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any, grad_out: Any
+) -> Any:
+    """Loss, and its gradient in x; None as in `loss`, and for elementwise losses."""
+    if grad_out is not None:
+        return None
+    return _run(_loss_and_slopes, x, target, beta, divides, axis, keepdims)
+
+
+def _run(
+    way: Any, x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any
+) -> Any:
+    if type(target) is not type(x) or type(keepdims) is not bool:
+        return None
+    if axis is not None and not plain.is_plain(axis):
+        return None
+    key: Any = way, x.aval, target.aval, beta, divides, axis, keepdims
+    if not _is_alone():
+        key += x.sharding, target.sharding
+    call = _calls.get(key, 0)
+    if type(call) is not int and _TRACING.trace is _NOTHING:
+        try:
+            return call(x, target)
+        except Exception:  # the other way raises it as well, or is the one that works
+            call = NEVER
+    result = way(x, target, beta, divides, axis, keepdims)
+    if type(call) is int and result is not None:
+        _count(key, call, result, x, target)
+    return result
+
+
+def _count(key: Any, count: int, result: Any, x: Any, target: Any) -> None:
+    """Keep count of a call, and make its operation when it has come often."""
+    if len(_calls) >= MOST:
+        operations = {key: call for key, call in _calls.items() if type(call) is not int}
+        _calls.clear()
+        if len(operations) < MOST // 2:
+            _calls.update(operations)
+    if count == NEVER or x.size >= short.SERIAL:
+        _calls[key] = NEVER
+    elif count < ENOUGH:
+        _calls[key] = count + 1
+    elif _TRACING.trace is _NOTHING:
+        _calls[key] = _operation(key, result, x, target)
+
+
+def _operation(key: Any, result: Any, x: Any, target: Any) -> Any:
+    """Operation for a call that had this result; NEVER if it has another."""
+    way, _, _, beta, divides, axis, keepdims = key[:7]
+    results = jax.tree.leaves(result)
+    shapes = tuple(array.shape for array in results)
+    work, divisor, rest = _work(way, x, divides, axis, keepdims)
+    try:
+        made = operation(work, shapes, [beta, divisor, x.size, *rest])
+        found = jax.tree.leaves(made(x, target))
+        if all(map(_is_alike, found, results)):
+            return made
+    except Exception:  # another XLA, a guard, a setting: the other way needs none of it
+        return NEVER
+    return NEVER
+
+
+def _work(
+    way: Any, x: Any, divides: bool | None, axis: Any, keepdims: bool
+) -> tuple[Work, float, tuple[int, ...]]:
+    """Kernel for a call, what it divides by, and numbers that it takes."""
+    count = plain.count_of(x.shape, axis)
+    divisor = count if divides and count is not None else 1.0
+    if way is _slopes or way is _curvatures:
+        curvature = True if way is _curvatures else None
+        return Work(map_runs, x.dtype, True, curvature), divisor, ()
+    if divides is None:
+        return Work(map_runs, x.dtype), divisor, ()
+    slopes = way is _loss_and_slopes
+    along = plain.along_axes(x.shape, axis, keepdims)
+    if along is None or count == x.size:
+        return Work(total_loss_and_grad if slopes else total_loss, x.dtype, slopes), divisor, ()
+    numbers = along.outputs, along.tasks, *along.geometry
+    return Work(along.kernel, x.dtype, slopes), divisor, numbers
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    """Whether arrays have the same values, type and place."""
+    return (
+        one.dtype == other.dtype
+        and one.committed == other.committed
+        and one.sharding == other.sharding
+        and np.array_equal(one, other, equal_nan=True)
+    )
