@@ -8,8 +8,8 @@ Cache: numba's own cache keys a kernel by its bytecode, not by its options or
 the helpers it calls, and shares an index between processes. Here every
 compiled signature is one file. Its folder is named after a hash of all
 sources of the package and all versions, its name after the function, the
-signature and the processor, and its content starts with its own digest. A
-file that is absent, damaged, foreign or unreadable is a miss.
+signature and the processor, and its content starts with a digest of name and
+content. A file that is absent, damaged, renamed or unreadable is a miss.
 """
 
 from __future__ import annotations
@@ -200,7 +200,11 @@ def _read(path: Path) -> bytes | None:
             return None
         blob = file.read()
     body = blob[DIGEST:]
-    return body if hashlib.sha256(body).digest() == blob[:DIGEST] else None
+    return body if _digest(path, body) == blob[:DIGEST] else None
+
+
+def _digest(path: Path, body: bytes) -> bytes:
+    return hashlib.sha256(path.name.encode() + body).digest()
 
 
 def _write(path: Path, body: bytes) -> None:
@@ -211,7 +215,7 @@ def _write(path: Path, body: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(body).digest() + body)
+            file.write(_digest(path, body) + body)
         os.replace(name, path)
     except BaseException:
         os.unlink(name)

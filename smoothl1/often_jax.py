@@ -1,14 +1,19 @@
 """Calls on plain arrays of JAX: those that come often are made operations of XLA.
 
 The first calls go by `short_jax`. What a call is, but for the values of its arrays, is
-counted, and after a thousand calls an operation is compiled (see `xla`): 20 to 30 ms, once,
-and from then on a call takes as long as one of `jax.jit`. Results have the same bits.
+counted, and after a thousand calls an operation is compiled (see `xla`): 20 to 30 ms, or
+seconds where its kernels are not in the cache on disk yet. From then on a call takes as
+long as one of `jax.jit`, and the checks. Results have the same bits.
+
+All this is for Python's main thread. Functions that XLA calls on threads of its own, as by
+`jax.pure_callback`, must not wait for XLA: it may be waiting for them.
 """
 
 from __future__ import annotations
 
 import importlib
 from functools import lru_cache, partial
+from threading import get_ident, main_thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,12 +22,14 @@ import numpy as np
 from jax.extend.backend import backends
 
 from . import plain, short, short_jax
+from .jit import cache_folder
 from .kernels import map_runs, total_loss, total_loss_and_grad
 from .xla import Work, operation
 
 ENOUGH = 1000
 MOST = 4096  # calls to be kept count of
 NEVER = -1
+MAIN = main_thread().ident
 
 _loss = short_jax.loss
 _slopes = partial(short_jax.slope, curvature=False)
@@ -47,7 +54,7 @@ _TRACING, _NOTHING = _find_tracing()
 
 @lru_cache(maxsize=1)
 def _is_alone() -> bool:
-    """Whether there is only one device, by which no call differs from another."""
+    """Whether there is only one device, so that calls need not be told apart by it."""
     return sum(client.device_count() for client in backends().values()) == 1
 
 
@@ -80,19 +87,32 @@ def _run(
         return None
     if axis is not None and not plain.is_plain(axis):
         return None
+    if get_ident() != MAIN:
+        return way(x, target, beta, divides, axis, keepdims)
     key: Any = way, x.aval, target.aval, beta, divides, axis, keepdims
     if not _is_alone():
-        key += x.sharding, target.sharding
+        key += (x.sharding, target.sharding, x.committed, target.committed,
+                jax.config.jax_default_device)  # fmt: skip
     call = _calls.get(key, 0)
     if type(call) is not int and _TRACING.trace is _NOTHING:
         try:
-            return call(x, target)
+            result = call(x, target)
+            first = result[0] if type(result) is tuple else result
+            committed = x._committed or target._committed
+            if first._committed is committed and (not committed or _is_off_mesh(first)):
+                return result
         except Exception:  # the other way raises it as well, or is the one that works
-            call = NEVER
+            pass
+        call = NEVER
     result = way(x, target, beta, divides, axis, keepdims)
     if type(call) is int and result is not None:
         _count(key, call, result, x, target)
     return result
+
+
+def _is_off_mesh(array: Any) -> bool:
+    """Whether an array lies on a device as such: a mesh in use may have it lie on the mesh."""
+    return type(array.sharding) is jax.sharding.SingleDeviceSharding
 
 
 def _count(key: Any, count: int, result: Any, x: Any, target: Any) -> None:
@@ -111,7 +131,9 @@ def _count(key: Any, count: int, result: Any, x: Any, target: Any) -> None:
 
 
 def _operation(key: Any, result: Any, x: Any, target: Any) -> Any:
-    """Operation for a call that had this result; NEVER if it has another."""
+    """Operation for a call that had this result; NEVER if it has another, or takes seconds."""
+    if cache_folder() is None:
+        return NEVER
     way, _, _, beta, divides, axis, keepdims = key[:7]
     results = jax.tree.leaves(result)
     shapes = tuple(array.shape for array in results)

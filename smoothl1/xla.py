@@ -4,7 +4,7 @@ To hand arrays to JAX from Python takes 3 us each, to read one 0.8 us. A compile
 computation of JAX does both in C++, and calls the kernel in between by XLA's interface
 for foreign functions [1]_: a handler gets the address of a frame with the addresses of
 arrays and attributes, laid out as in XLA's header. To compile such a computation takes
-15 ms, so it is for calls that come often. The kernels, and so the bits, are those of NumPy:
+20 to 30 ms, so it is for calls that come often. The kernels, and so the bits, are those of NumPy:
 XLA has the processor take subnormal numbers for 0, and handlers have it compute as usual.
 Handlers call kernels by name, as compiled for `plain` and `short`: to compile these again
 inside handlers would take seconds.
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -335,7 +334,6 @@ def _register(work: Work) -> str:
     return name
 
 
-_LOCK = threading.Lock()
 _HANDLERS: list[Callable[[], int]] = []
 
 
@@ -349,16 +347,23 @@ def operation(
     """
     if USUAL is None:
         raise NotImplementedError(f"no operations of XLA on {platform.machine()}")
-    with _LOCK:
-        name = _register(work)
+    name = _register(work)
     given = np.zeros(NUMBERS)
     given[: len(numbers)] = numbers
     results = tuple(jax.ShapeDtypeStruct(shape, work.dtype) for shape in shapes)
 
     def call(x: Any, target: Any) -> Any:
-        if work.dtype.itemsize == 8 and not jax.config.jax_enable_x64:
-            raise TypeError("JAX makes no array of float64 now")
         made = jax.ffi.ffi_call(name, results)(x, target, numbers=given)
         return made[0] if len(results) == 1 else tuple(made)
 
-    return jax.jit(call)
+    compiled = jax.jit(call)
+    return _with_64_bits(compiled) if work.dtype.itemsize == 8 else compiled
+
+
+def _with_64_bits(call: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def checked(x: Any, target: Any) -> Any:
+        if not jax.config.jax_enable_x64:
+            raise TypeError("JAX makes no array of float64 now")
+        return call(x, target)
+
+    return checked

@@ -48,7 +48,7 @@ ALLOWED = {
     "short_tensors": {"autograd", "calls", "functional", "jit", "kernels", "short"},
     "short_jax": {"short", "small", "validate", "views"},
     "xla": {"jit", "kernels", "memory", "plan", "records"},
-    "often_jax": {"kernels", "plain", "short", "short_jax", "xla"},
+    "often_jax": {"jit", "kernels", "plain", "short", "short_jax", "xla"},
     "backend": {"problem"},
     "calls": {"problem", "validate"},
     "generic": {"calls", "problem", "validate"},

@@ -1,6 +1,5 @@
 """The cache of compiled kernels can only miss."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import smoothl1 as sl
+from smoothl1 import jit
 
 CODE = """
 import time, sys, warnings
@@ -49,18 +49,18 @@ def test_it_can_be_turned_off(run_python, tmp_path):
 EMPTY = b"\x80\x04N."  # the pickle of None
 
 DAMAGE = {
-    "truncated": lambda blob: blob[: len(blob) // 2],
-    "empty": lambda blob: b"",
-    "garbage": lambda blob: os.urandom(5000),
-    "bit flipped": lambda blob: blob[:3000] + bytes([blob[3000] ^ 1]) + blob[3001:],
-    "another pickle": lambda blob: hashlib.sha256(EMPTY).digest() + EMPTY,
+    "truncated": lambda path, blob: blob[: len(blob) // 2],
+    "empty": lambda path, blob: b"",
+    "garbage": lambda path, blob: os.urandom(5000),
+    "bit flipped": lambda path, blob: blob[:3000] + bytes([blob[3000] ^ 1]) + blob[3001:],
+    "another pickle": lambda path, blob: jit._digest(path, EMPTY) + EMPTY,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_a_miss_and_heals(run_python, filled, damage):
     (path,) = kernel_files(filled)
-    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    path.write_bytes(DAMAGE[damage](path, path.read_bytes()))
     assert run_python(CODE, SMOOTHL1_CACHE_DIR=str(filled)).split() == [VALUE, "0"]
     assert run_python(CODE, SMOOTHL1_CACHE_DIR=str(filled)).split() == [VALUE, "1"]
 
@@ -77,6 +77,27 @@ def test_code_of_another_signature_is_a_miss(run_python, filled):
     value, hits = run_python(other, SMOOTHL1_CACHE_DIR=str(filled)).split()
     assert float(value) == pytest.approx(float(VALUE), rel=1e-7)
     assert hits == "0"
+
+
+def test_code_of_another_kernel_is_a_miss(run_python, tmp_path):
+    """Kernels for small arrays of two types have one signature, and do not trade places."""
+    code = """
+    import numpy as np
+    import smoothl1 as sl
+    from smoothl1 import small
+    for dtype in ("float64", "float32"):
+        x = np.arange(9, dtype=dtype)
+        print(float(sl.smooth_l1_loss(x, x[::-1].copy(), beta=2.5)))
+    kernels = small._loss_of_doubles, small._loss_of_singles
+    print(sum(sum(kernel._cache_hits.values()) for kernel in kernels))
+    """
+    wanted = run_python(code, SMOOTHL1_CACHE_DIR=str(tmp_path)).split()
+    first, second = kernel_files(tmp_path)
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    assert run_python(code, SMOOTHL1_CACHE_DIR=str(tmp_path)).split() == wanted
+    assert run_python(code, SMOOTHL1_CACHE_DIR=str(tmp_path)).split() == [*wanted[:2], "2"]
 
 
 def test_a_folder_that_others_can_write_is_refused_with_a_warning(run_python, filled):
