@@ -163,10 +163,10 @@ def _linked(work: Work) -> Any:
             kind = context.call_conv.get_function_type(result, arguments)
             function = cgutils.get_or_insert_function(builder.module, kind, name)
             values = cgutils.unpack_tuple(builder, args[0])
-            call_conv = context.call_conv
-            status, value = call_conv.call_function(builder, function, result, arguments, values)
+            convention = context.call_conv
+            status, value = convention.call_function(builder, function, result, arguments, values)
             with cgutils.if_unlikely(builder, status.is_error):
-                call_conv.return_status_propagate(builder, status)
+                convention.return_status_propagate(builder, status)
             return value
 
         return (result(given), codegen) if tuple(given) == arguments else None
@@ -181,16 +181,17 @@ def _read_only(typing_context, array):
 
 
 @helper
-def _input(inputs, i, size, narrow):
-    return _read_only(floats(_memory(inputs, i), size, narrow))
+def _array(arrays, i, size, narrow):
+    return floats(_memory(arrays, i), size, narrow)
 
 
 @helper
 def _operands(inputs, numbers, divisor, curvature, narrow):
     size = int(numbers[SIZE])
-    x, target = _input(inputs, 0, size, narrow), _input(inputs, 1, size, narrow)
+    x, target = _array(inputs, 0, size, narrow), _array(inputs, 1, size, narrow)
     return Operands(
-        x, target, numbers[BETA], None, None, None, None, None, divisor, None, curvature, narrow
+        _read_only(x), _read_only(target), numbers[BETA], None, None, None, None, None, divisor,
+        None, curvature, narrow,
     )  # fmt: skip
 
 
@@ -206,12 +207,12 @@ def _no_divisor(numbers):
 
 @helper
 def _losses(results, i, size, narrow):
-    return Outputs(floats(_memory(results, i), size, narrow), None)
+    return Outputs(_array(results, i, size, narrow), None)
 
 
 @helper
 def _slopes(results, i, size, narrow):
-    return Outputs(None, floats(_memory(results, i), size, narrow))
+    return Outputs(None, _array(results, i, size, narrow))
 
 
 @helper
@@ -225,23 +226,17 @@ def _total(work: Work, call: Any) -> Any:
     @helper
     def run(inputs, results, numbers):
         size = int(numbers[SIZE])
-        x, target = (
-            floats(_memory(inputs, 0), size, narrow),
-            floats(_memory(inputs, 1), size, narrow),
-        )
+        x, target = _array(inputs, 0, size, narrow), _array(inputs, 1, size, narrow)
         total = call((x, target, numbers[BETA], narrow))
-        floats(_memory(results, 0), 1, narrow)[0] = total / numbers[DIVISOR]
+        _array(results, 0, 1, narrow)[0] = total / numbers[DIVISOR]
 
     @helper
     def run_both(inputs, results, numbers):
         size, divisor = int(numbers[SIZE]), numbers[DIVISOR]
-        x, target = (
-            floats(_memory(inputs, 0), size, narrow),
-            floats(_memory(inputs, 1), size, narrow),
-        )
-        grad = floats(_memory(results, 1), size, narrow)
+        x, target = _array(inputs, 0, size, narrow), _array(inputs, 1, size, narrow)
+        grad = _array(results, 1, size, narrow)
         total = call((x, target, numbers[BETA], divisor, narrow, grad))
-        floats(_memory(results, 0), 1, narrow)[0] = total / divisor
+        _array(results, 0, 1, narrow)[0] = total / divisor
 
     return run if work.kernel is total_loss else run_both
 
@@ -280,7 +275,7 @@ def _sums(work: Work, call: Any) -> Any:
         sums = np.empty((1, n))
         call((o, out, Sums(True, None, None), sums, numbers[DIVISOR], _geometry(numbers), 0,
               int(numbers[TASKS])))  # fmt: skip
-        losses = floats(_memory(results, 0), n, narrow)
+        losses = _array(results, 0, n, narrow)
         for i in range(n):
             losses[i] = sums[0, i]
 
