@@ -22,6 +22,14 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning")
 
 
+LONG = ("test_simulator", "test_cuda_code", "test_sums", "test_memory", "test_cli")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with files of few tests that take minutes, so that no worker ends with one."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 @pytest.fixture
 def rng():
     """Random numbers, the same for every test."""
