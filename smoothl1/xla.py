@@ -6,8 +6,8 @@ for foreign functions [1]_: a handler gets the address of a frame with the addre
 arrays and attributes, laid out as in XLA's header. To compile such a computation takes
 20 to 30 ms, so it is for calls that come often. The kernels, and so the bits, are those of NumPy:
 XLA has the processor take subnormal numbers for 0, and handlers have it compute as usual.
-Handlers call kernels by name, as compiled for `plain` and `short`: to compile these again
-inside handlers would take seconds.
+Handlers call kernels by name, as compiled for `plain` and `short_tensors`: to compile these
+again inside handlers would take seconds.
 
 References
 ----------
@@ -34,12 +34,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import helper, native
-from .kernels import map_runs, total_loss, total_loss_and_grad
+from .kernels import map_runs, total_loss_and_grad_at, total_loss_at
 from .memory import floats, view
 from .plan import SPAN
 from .records import Geometry, Operands, Outputs, Sums
 
-VERSION = 0, 1  # of the interface, in 12 months of which nothing may change
+VERSION = 0, 1  # of the interface; XLA knows older ones for 12 months, and refuses others
 # Words of the frame and of what it points to.
 EXTENSION, FUNCTIONS, INPUTS, RESULTS, ATTRIBUTES, FRAME = 1, 2, 9, 14, 20, 21
 DATA, METADATA, API_VERSION, MAKE_ERROR = 3, 3, 3, 6
@@ -126,15 +126,13 @@ class Work(NamedTuple):
     @property
     def is_total(self) -> bool:
         """Whether the kernel sums all elements."""
-        return self.kernel in (total_loss, total_loss_and_grad)
+        return self.kernel in (total_loss_at, total_loss_and_grad_at)
 
     def types(self) -> tuple[Any, ...]:
-        """Types of the arguments, as `short` and `plain` call the kernel."""
+        """Types of the arguments, as `short_tensors` and `plain` call the kernel."""
         out, given = np.empty((2, 1), self.dtype)
-        if self.kernel is total_loss:
-            return _types(given, given, 1.0, self.narrow)
-        if self.kernel is total_loss_and_grad:
-            return _types(given, given, 1.0, 1.0, self.narrow, out)
+        if self.is_total:
+            return _types(1, 1, 1, 1.0, 1.0, self.narrow, *([1, 1] if self.slopes else [1]))
         given.flags.writeable = False
         divisor = 1.0 if self.slopes else None
         o = Operands(given, given, 1.0, divisor=divisor, curvature=self.curvature,
@@ -225,20 +223,15 @@ def _total(work: Work, call: Any) -> Any:
 
     @helper
     def run(inputs, results, numbers):
-        size = int(numbers[SIZE])
-        x, target = _array(inputs, 0, size, narrow), _array(inputs, 1, size, narrow)
-        total = call((x, target, numbers[BETA], narrow))
-        _array(results, 0, 1, narrow)[0] = total / numbers[DIVISOR]
+        call((_memory(inputs, 0), _memory(inputs, 1), int(numbers[SIZE]), numbers[BETA],
+              numbers[DIVISOR], narrow, _memory(results, 0)))  # fmt: skip
 
     @helper
     def run_both(inputs, results, numbers):
-        size, divisor = int(numbers[SIZE]), numbers[DIVISOR]
-        x, target = _array(inputs, 0, size, narrow), _array(inputs, 1, size, narrow)
-        grad = _array(results, 1, size, narrow)
-        total = call((x, target, numbers[BETA], divisor, narrow, grad))
-        _array(results, 0, 1, narrow)[0] = total / divisor
+        call((_memory(inputs, 0), _memory(inputs, 1), int(numbers[SIZE]), numbers[BETA],
+              numbers[DIVISOR], narrow, _memory(results, 0), _memory(results, 1)))  # fmt: skip
 
-    return run if work.kernel is total_loss else run_both
+    return run_both if work.slopes else run
 
 
 def _map(work: Work, call: Any) -> Any:
