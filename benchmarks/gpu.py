@@ -3,8 +3,8 @@
     python benchmarks/gpu.py [--log2n 28] [--repeats 20] [--results benchmarks/results]
     python benchmarks/gpu.py --check       # correctness only
 
-Needs PyTorch with CUDA and numba-cuda; CuPy and compute-sanitizer are used if
-they are there. First every kind of call is compared with the CPU: into
+Needs PyTorch with CUDA and numba-cuda; CuPy, JAX with CUDA and compute-sanitizer are
+used if they are there. First every kind of call is compared with the CPU: into
 poisoned outputs, on a stream of its own behind work that is still under way, at
 odd offsets; and with itself, 20 times. Then times, by events on the stream:
 medians of interleaved rounds, each of which reads another set of arrays, so
@@ -211,6 +211,38 @@ def check_determinism(device, n=10_000_019, runs=20):
             assert all(torch.equal(a, b) for a, b in zip(first, function(), strict=True))
 
 
+def check_jax(shape=(67, 33, 130)):
+    """Arrays of JAX, where it has a GPU; return how many numbers were compared."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # not most of the GPU
+    try:
+        import jax
+
+        device = jax.devices("cuda")[0]
+    except (ImportError, RuntimeError) as error:
+        print(f"no arrays of JAX on a GPU: {error}", file=sys.stderr)
+        return 0
+    from smoothl1 import jax_gpu
+
+    assert jax_gpu.is_working(device), "XLA does not call the kernels"
+    compared = 0
+    values = torch.randn((2, *shape)).numpy()
+    weight = torch.rand(shape[-1]).numpy()
+    there = dict(zip(("x", "target", "weight"), (*values, weight), strict=True))
+    for axis, names in itertools.product((None, 0, (0, 2)), (("x", "target"), tuple(there))):
+        here = {name: there[name] for name in names}
+        arrays = {name: jax.device_put(array, device) for name, array in here.items()}
+        for function, _ in FUNCTIONS:
+            got = [function(**arrays, beta=BETA, axis=axis) for _ in range(2)]
+            assert all(part.devices() == {device} for part in jax.tree.leaves(got))
+            first, second = ([torch.tensor(p.tolist()) for p in jax.tree.leaves(r)] for r in got)
+            wanted = jax.tree.leaves(function(**here, beta=BETA, axis=axis))
+            for a, b, c in zip(first, second, wanted, strict=True):
+                assert torch.equal(a, b), "bits differ from run to run"
+                assert ulps(a, torch.as_tensor(c)) <= LIMITS[torch.float32]
+                compared += a.numel()
+    return compared
+
+
 def sanitize():
     """What compute-sanitizer says of a handful of calls, tool by tool."""
     tool = shutil.which("compute-sanitizer")
@@ -407,7 +439,7 @@ def start_results(folder, n):
         with path.open("a") as file:
             file.write(text + "\n")
 
-    packages = ("numba", "numba-cuda", "torch", "cupy-cuda13x", "numpy")
+    packages = ("numba", "numba-cuda", "torch", "cupy-cuda13x", "jax", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     write(f"# {device}, {day}\n")
     write(f"smoothl1 {sl.__version__}, {versions}, Python {platform.python_version()}.")
@@ -419,7 +451,7 @@ def run_checks():
     """All checks; how many numbers were compared."""
     seed = torch.seed() % 2**32
     torch.manual_seed(seed)
-    compared = check("cuda") + check_offsets("cuda")
+    compared = check("cuda") + check_offsets("cuda") + check_jax()
     check_overlaps("cuda")
     check_gradients("cuda")
     check_streams("cuda")

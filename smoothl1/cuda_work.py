@@ -90,12 +90,12 @@ def _factor(memory: Memory, call: Call, arrays: dict[str, Any], work: Work) -> S
     if "grad_output" in arrays:
         span = memory.span("grad_output", arrays["grad_output"])
     else:
-        numbers = _as_computed(np.asarray(values, np.float64), work.problem)
+        numbers = as_computed(np.asarray(values, np.float64), work.problem)
         span = _uploaded(memory, "grad_output", numbers, work.like)
     return span.broadcast(work.problem.plan().result_shape)
 
 
-def _as_computed(values: Any, problem: Problem) -> Any:
+def as_computed(values: Any, problem: Problem) -> Any:
     """Numbers of the host, in float32 if that holds them and elements are computed in it."""
     sizes = np.abs(values)
     fits = ((sizes == 0) | ((sizes >= 1 / PAIRED) & (sizes <= PAIRED))).all()

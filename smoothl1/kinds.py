@@ -2,7 +2,8 @@
 
     eager, on the CPU    views   the call runs once more on NumPy views of the same
                                  memory; the library makes its arrays of what it returns
-    eager, on a GPU      cuda    kernels on the same memory, in the library's stream
+    eager, on a GPU      cuda    kernels on the same memory, in the library's stream;
+                                 JAX has XLA call them (`jax_gpu`)
     traced, or on a      generic the formula in the library's own operations
     device of its own
     lazy                 dask    one task for each block, and trees of sums
@@ -115,6 +116,10 @@ class _Jax(ReadableKind):
         with contextlib.nullcontext() if wide else _enable_x64(jax):
             if any(isinstance(array, jax.core.Tracer) for array in arrays.values()):
                 return self.in_operations(call, wide)
+            from . import jax_gpu
+
+            if jax_gpu.takes(arrays):
+                return jax_gpu.run(self, call, arrays, narrow=not wide)
             return self.as_one_program(call, arrays, wide)
 
     def in_operations(self, call: Call, wide: bool) -> Any:

@@ -33,17 +33,16 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .frames import EXHAUSTED, VERSION
 from .jit import helper, native
 from .kernels import map_runs, total_loss_and_grad_at, total_loss_at
 from .memory import floats, view
 from .plan import SPAN
 from .records import Geometry, Operands, Outputs, Sums
 
-VERSION = 0, 1  # of the interface; XLA knows older ones for 12 months, and refuses others
 # Words of the frame and of what it points to.
 EXTENSION, FUNCTIONS, INPUTS, RESULTS, ATTRIBUTES, FRAME = 1, 2, 9, 14, 20, 21
 DATA, METADATA, API_VERSION, MAKE_ERROR = 3, 3, 3, 6
-EXHAUSTED = 8  # code of errors for want of memory
 # Numbers of a call: its only attribute.
 BETA, DIVISOR, SIZE, OUTPUTS, TASKS, GEOMETRY = range(6)
 NUMBERS = GEOMETRY + len(Geometry._fields)

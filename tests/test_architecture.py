@@ -47,7 +47,9 @@ ALLOWED = {
     "short": {"kernels", "launch", "plain", "plan", "records", "small", "threads", "validate"},
     "short_tensors": {"autograd", "calls", "functional", "jit", "kernels", "short"},
     "short_jax": {"short", "small", "validate", "views"},
-    "xla": {"jit", "kernels", "memory", "plan", "records"},
+    "frames": set(),
+    "xla": {"frames", "jit", "kernels", "memory", "plan", "records"},
+    "jax_gpu": {"calls", "devices", "frames", "problem", "validate", "views"},
     "often_jax": {"jit", "kernels", "plain", "short", "short_jax", "xla"},
     "backend": {"problem"},
     "calls": {"problem", "validate"},
@@ -98,9 +100,10 @@ ALLOWED = {
 }
 LATER = {
     "xla": {"__init__"},
+    "jax_gpu": {"__init__", "cuda_work", "functional", "kinds"},
     "views": {"cuda"},
     "backend": {"autograd", "cpu", "often_jax", "short", "short_tensors"},
-    "kinds": {"autograd", "chunks", "dask", "operators", "short_jax"},
+    "kinds": {"autograd", "chunks", "dask", "jax_gpu", "operators", "short_jax"},
     "linear_objective": {"dask_rows"},
     "designs": {"gather", "launch", "linear", "threads"},
     "cli": {"info", "jit", "plot", "warmup"},

@@ -32,13 +32,16 @@ class Kind(Enum):
     TORCH_TRACKED = "torch, with gradients"
     JAX = "jax"
     JAX_JIT = "jax, traced"
+    JAX_GPU = "jax, on a GPU"
     DASK = "dask.array"
     NUMBA = "numba.cuda"
 
     @property
     def library(self):
-        if self is Kind.NUMBA:
-            return simulator()
+        if self in (Kind.NUMBA, Kind.JAX_GPU):
+            cuda = simulator()
+            if self is Kind.NUMBA:
+                return cuda
         return pytest.importorskip(self.value.partition(",")[0], reason=f"{self.value} is optional")
 
     def array(self, values):
@@ -53,7 +56,7 @@ class Kind(Enum):
             if values.dtype.name == "bfloat16":
                 return library.from_numpy(values.view(np.int16)).view(library.bfloat16)
             return library.from_numpy(values)
-        if self in (Kind.JAX, Kind.JAX_JIT):
+        if self in JAX_KINDS:
             return library.numpy.asarray(values)
         if self is Kind.DASK:
             return library.from_array(values, chunks=2)
@@ -69,6 +72,13 @@ class Kind(Enum):
             given["x"].requires_grad_()
         if self is Kind.JAX_JIT:
             return self.library.jit(lambda given: function(**given, **options))(given)
+        if self is Kind.JAX_GPU:
+            from pretended import gpu_of_jax
+
+            with gpu_of_jax() as gpu:
+                result = self.library.block_until_ready(function(**given, **options))
+            assert gpu.launched or given["x"].size == 0  # XLA does not call for no elements
+            return result
         return function(**given, **options)
 
     def values(self, result):
@@ -85,7 +95,7 @@ class Kind(Enum):
             if result.dtype is library.bfloat16:
                 return result.view(library.int16).numpy().view(dtype_of("bfloat16"))
             return result.numpy()
-        if self in (Kind.JAX, Kind.JAX_JIT):
+        if self in JAX_KINDS:
             assert isinstance(result, library.Array)
             assert result.devices() == set(library.devices("cpu"))
             return np.asarray(result)
@@ -103,6 +113,7 @@ class Kind(Enum):
         return np.from_dlpack(result.to_device(library.Device("CPU_DEVICE")))
 
 
+JAX_KINDS = Kind.JAX, Kind.JAX_JIT, Kind.JAX_GPU
 EPSILON = {"float64": 1e-14, "float32": 1e-6, "float16": 2e-3, "bfloat16": 1.6e-2}
 FUNCTIONS = {
     "loss": (sl.smooth_l1_loss, lambda reference, wrt: [reference.loss()]),
@@ -147,7 +158,7 @@ def operands(rng):
 
 def all_dtypes(kind, dtype):
     """Context in which a kind has a dtype."""
-    if kind in (Kind.JAX, Kind.JAX_JIT) and dtype == "float64":
+    if kind in JAX_KINDS and dtype == "float64":
         return kind.library.enable_x64(True)
     return contextlib.nullcontext()
 

@@ -11,7 +11,14 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
-    "part", [["test_cuda.py"], ["test_semantics.py", "-k", "NUMBA"]], ids=" ".join
+    "part",
+    [
+        ["test_cuda.py"],
+        ["test_semantics.py", "-k", "NUMBA"],
+        ["test_jax_gpu.py"],
+        ["test_semantics.py", "-k", "JAX_GPU"],
+    ],
+    ids=" ".join,
 )
 def test_in_the_simulator(part):
     done = subprocess.run(
