@@ -56,10 +56,11 @@ def accumulate(
                 slope = formula.narrow_grad(clipped, inverse)
             else:
                 slope = formula.narrow_grad(clipped, 1.0 / positive)
-            if huber is None:
-                loss = formula.loss(residual, clipped, slope)
+            factor_of_loss = slope if huber is None else formula.clip(residual, threshold)
+            if narrow is None:
+                loss = formula.loss(residual, clipped, factor_of_loss)
             else:
-                loss = formula.loss(residual, clipped, formula.clip(residual, threshold))
+                loss = formula.narrow_loss(residual, clipped, factor_of_loss)
             share = 1.0
             if weight is not None:
                 share = np.float64(weight[i])

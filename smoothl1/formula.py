@@ -15,7 +15,23 @@ beta / beta = 1; nothing overflows or underflows before the result does.
 the type: no residual but 0 lies below it, and its half rounds to 0.
 """
 
-from numba import njit
+import llvmlite.ir as ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+@intrinsic
+def _multiply_add(typing_context, a, b, c):
+    """Compute a * b + c, in one instruction where the processor has it."""
+
+    def codegen(context, builder, signature, args):
+        double = ir.DoubleType()
+        kind = ir.FunctionType(double, [double] * 3)
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.fmuladd.f64")
+        return builder.call(function, args)
+
+    return types.float64(types.float64, types.float64, types.float64), codegen
 
 
 @njit(inline="always")
@@ -46,6 +62,12 @@ def loss(residual, clipped, slope):
     """Half the slope times the residual inside, |residual| - beta / 2 outside."""
     half = type(residual)(0.5)
     return slope * (residual - half * clipped)
+
+
+@njit(inline="always")
+def narrow_loss(residual, clipped, slope):
+    """`loss` of residuals whose halves are exact: the same bits, fused or not."""
+    return slope * _multiply_add(-0.5, clipped, residual)
 
 
 @njit(inline="always")

@@ -8,9 +8,11 @@ import pytest
 from cases import BETAS, FLOATS, dtype_of, specials
 from hypothesis import example, given
 from hypothesis import strategies as st
+from numba import njit
 from reference import elements, exact_grad, exact_hess, exact_loss, rounded, ulps_apart
 
 import smoothl1 as sl
+from smoothl1 import formula
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 thresholds = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
@@ -130,3 +132,25 @@ def test_masked_elements_count_nothing_whatever_they_are(position, value):
     np.testing.assert_array_equal(grad, np.where(keep, 0.125 / 4163, 0.0))
     hess = sl.smooth_l1_hess(x, target, beta=2.0, where=keep)
     np.testing.assert_array_equal(hess, np.where(keep, 0.5 / 4163, 0.0))
+
+
+@njit
+def _both_losses(residuals, beta):
+    out = np.empty((2, residuals.size))
+    for i in range(residuals.size):
+        clipped = formula.clip(residuals[i], max(beta, 1e-300))
+        slope = formula.narrow_grad(clipped, 1.0 / max(beta, 1e-300))
+        out[0, i] = formula.loss(residuals[i], clipped, slope)
+        out[1, i] = formula.narrow_loss(residuals[i], clipped, slope)
+    return out
+
+
+@pytest.mark.parametrize("beta", [0.0, 5e-324, 1e-45, 1e-3, 0.7, 1.0, 2.5, 1e30])
+def test_fused_losses_of_narrow_residuals_have_the_same_bits(beta, rng):
+    """Differences of float32, also of the smallest, halve exactly."""
+    scale = 10.0 ** rng.uniform(-44, 38, 20_000)
+    with np.errstate(under="ignore", over="ignore"):
+        x = (rng.normal(size=20_000) * scale).astype(np.float32)
+    residuals = x.astype(np.float64) - np.roll(x, 1) * (rng.random(20_000) < 0.5)
+    plain, fused = _both_losses(residuals, beta)
+    np.testing.assert_array_equal(plain.view(np.int64), fused.view(np.int64))
