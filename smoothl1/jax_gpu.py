@@ -93,21 +93,19 @@ def is_cuda(device: Any) -> bool:
 def is_working(device: Any) -> bool:
     """Whether XLA calls kernels as it should: a loss and a gradient come out right."""
     from .functional import smooth_l1_value_and_grad
+    from .kinds import JAX
 
-    x, target = (
-        jax.device_put(np.array(values, np.float32), device) for values in ([1.25, -2.0], [1, 1])
-    )
-    arrays = {"x": x, "target": target}
-    given = arrays | {
+    given = {
         "beta": 0.5, "reduction": "mean", "axis": None, "keepdims": False,
         "weight": None, "where": None, "normalizer": None, "dtype": None,
     }  # fmt: skip
-    call = Call(smooth_l1_value_and_grad, Wanted.VALUE_AND_GRAD, given)
     try:
-        from .kinds import JAX
-
-        loss, grad = run(JAX, call, arrays, narrow=True)
-        return bool(loss == 1.40625 and np.asarray(grad).tolist() == [0.25, -0.5])
+        with jax.ensure_compile_time_eval():  # at once, also while JAX traces
+            x, target = np.array([[1.25, -2.0], [1.0, 1.0]], np.float32)
+            arrays = {"x": jax.device_put(x, device), "target": jax.device_put(target, device)}
+            call = Call(smooth_l1_value_and_grad, Wanted.VALUE_AND_GRAD, arrays | given)
+            loss, grad = run(JAX, call, arrays, narrow=True)
+            return bool(loss == 1.40625 and np.asarray(grad).tolist() == [0.25, -0.5])
     except Exception:  # another XLA, or another numba: the program of XLA's own works
         return False
 
@@ -250,6 +248,7 @@ class _Execution:
 
     def room(self, size: int) -> int:
         """Address of so many bytes, until the last kernel is done."""
+        size = max(size, 1)
         address = frames.allocate(self.frame, size)
         self.rooms.append((address, size))
         return address

@@ -201,6 +201,16 @@ def test_another_xla_is_not_used():
 STREAM_OF, ALLOCATE, FREE = frames.stream_of, frames.allocate, frames.free
 
 
+def test_the_trial_is_made_while_jax_traces_too(gpu, operands):
+    jax_gpu.is_working.cache_clear()
+    x, target = map(jnp.asarray, operands)
+    got = jax.jit(lambda scale: scale * sl.smooth_l1_loss(x, target, beta=0.7))(2.0)
+    wanted = 2.0 * sl.smooth_l1_loss(operands[0], operands[1], beta=0.7)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    assert jax_gpu.is_working(jax.devices("cpu")[0])
+    assert gpu.launched == 2  # the trial, and the call as part of the program
+
+
 def test_devices_are_those_of_cuda():
     def device(platform, version):
         client = type("Client", (), {"platform_version": version})
