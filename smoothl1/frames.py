@@ -1,7 +1,7 @@
 """The frames in which XLA calls foreign functions, in the words of its header [1]_.
 
-`xla` reads them in compiled code, at once; here Python does, in 10 us, and asks XLA for
-what belongs to a call on a GPU: its stream, and memory until the function returns.
+`xla` reads them in compiled code, at once; here Python does, and asks XLA for what
+belongs to a call on a GPU: its stream, and memory until the function returns.
 
 References
 ----------

@@ -16,8 +16,12 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from threading import current_thread, main_thread
 from typing import Any, NamedTuple
 
 import jax
@@ -64,7 +68,9 @@ def run(kind: Kind, call: Call, arrays: dict[str, Any], narrow: bool) -> Any:
               if a is not None),
         _results(problem, call, dtype),
     )  # fmt: skip
-    made = _program(spec)(*(array for array in operands.values() if array is not None))
+    program = _program(spec)
+    with jax.ensure_compile_time_eval(), _interrupts_later():  # at once, also while JAX traces
+        made = program(*(array for array in operands.values() if array is not None))
     return tuple(made) if len(made) > 1 else made[0]
 
 
@@ -81,7 +87,27 @@ def takes(arrays: dict[str, Any]) -> bool:
 
 
 def _default_device() -> Any:
-    return jax.config.jax_default_device or jax.local_devices()[0]
+    default = jax.config.jax_default_device
+    if default is None or isinstance(default, str):
+        return jax.local_devices(backend=default)[0]
+    return default
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Context in which Ctrl-C waits: a function that XLA calls would lose it, or end early."""
+    before = signal.getsignal(signal.SIGINT)
+    if current_thread() is not main_thread() or before is None:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def is_cuda(device: Any) -> bool:
@@ -100,7 +126,7 @@ def is_working(device: Any) -> bool:
         "weight": None, "where": None, "normalizer": None, "dtype": None,
     }  # fmt: skip
     try:
-        with jax.ensure_compile_time_eval():  # at once, also while JAX traces
+        with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
             x, target = np.array([[1.25, -2.0], [1.0, 1.0]], np.float32)
             arrays = {"x": jax.device_put(x, device), "target": jax.device_put(target, device)}
             call = Call(smooth_l1_value_and_grad, Wanted.VALUE_AND_GRAD, arrays | given)
@@ -126,7 +152,9 @@ def _operand(problem: Problem, call: Call, arrays: dict[str, Any], name: str) ->
     value = problem.beta if name == call.beta_name else getattr(problem, name)
     if not isinstance(value, np.ndarray):
         return None
-    return np.array(value[tuple(slice(None if step else 1) for step in value.strides)])
+    own = np.array(value[tuple(slice(None if step else 1) for step in value.strides)])
+    shapes = {"x": problem.x_shape, "target": problem.target_shape}
+    return own.reshape(shapes.get(name, own.shape))
 
 
 def _dtype(kind: Kind, problem: Problem, name: str, array: Any) -> str:

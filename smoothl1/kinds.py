@@ -164,10 +164,13 @@ class _Jax(ReadableKind):
         name = "grad_out" if call.wanted is Wanted.VALUE_AND_GRAD else "out"
         own, given = views.get(call.wrt), call.arguments
         is_slope = call.wanted in (Wanted.GRAD, Wanted.VALUE_AND_GRAD, Wanted.HESS)
-        if own is None or not is_slope or name in views or own.nbytes < WORTH_ALIGNING:
+        if not is_slope or name in views or given["dtype"] is not None:
             return {}
         operands = [views.get(key) for key in ("x", "target", "weight") if given[key] is not None]
-        if given["dtype"] is None and all(a is not None and a.dtype == own.dtype for a in operands):
+        arrays = [a for a in operands if isinstance(a, np.ndarray)]
+        if not isinstance(own, np.ndarray) or own.nbytes < WORTH_ALIGNING:
+            return {}
+        if len(arrays) == len(operands) and len({a.dtype for a in arrays}) == 1:
             return {name: aligned(own.shape, own.dtype)}
         return {}
 

@@ -100,6 +100,24 @@ def test_numbers_and_lists_go_with_every_kind(library, arrays):
     assert np.allclose(library.values(got), wanted, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [3, 300_000])
+@pytest.mark.parametrize("wrt", ["x", "target"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_slopes_of_arrays_that_jax_takes_for_numbers(rng, size, wrt, reduction):
+    jax = Library("jax")
+    number, many = 0.125, rng.normal(size=size).astype("f4")
+    weak = jax.module.numpy.asarray(number)
+    assert weak.weak_type
+    options = {"beta": 0.3, "reduction": reduction, "wrt": wrt}
+    for given, plain in (
+        ((weak, jax.array(many)), (np.float32(number), many)),
+        ((jax.array(many), weak), (many, np.float32(number))),
+    ):
+        got = sl.smooth_l1_grad(*given, **options)
+        assert jax.is_own(got)
+        np.testing.assert_array_equal(got, sl.smooth_l1_grad(*plain, **options))
+
+
 def test_kinds_are_not_mixed(library, arrays):
     x = library.array(arrays["x"])
     with pytest.raises(TypeError, match=r"one kind, got .* for x and numpy\.ndarray for target"):
