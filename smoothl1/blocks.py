@@ -9,13 +9,15 @@ and numba drops their branches: one loop, not a family of copies.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import types
 
 from . import formula
 from .gather import transfer
 from .jit import by_type, helper, merged
-from .memory import part, prefetch
+from .memory import borrowed, part, prefetch, stack
 from .panels import new_raw
 from .plan import LANES, SPAN
 from .records import Buffers
@@ -31,18 +33,22 @@ def accumulate(
 ):  # fmt: skip
     """Take elements start .. start + n through the formula, the i-th to lane i % width.
 
-    Without a width they are put side by side behind the LANES, not added to sums.
+    True as width: whole rows of LANES, whose sums stay in registers and replace what the
+    lanes hold. None: elements are put side by side behind the LANES, not added to sums.
     """
     # Flat arguments, as only those let numba drop a branch on None; unsigned
     # indices, as negative ones would be checked for and end vectorisation.
     start, row, n = np.uintp(start), np.uintp(0), np.uintp(n)
-    lanes = n if width is None else np.uintp(width)
+    lanes = _lanes(width, n)
+    losses = _registers(loss_sum, width)
+    weights = _registers(weight_sum, width)
+    slopes = _registers(slope_sum, width)
     first = np.uintp(LANES if width is None else 0)
     smallest = SMALLEST if narrow is None else SMALLEST_OF_NARROW
     inverse = 1.0 / max(beta, smallest)
     share_of_one = 1.0 if divisor is None else 1.0 / divisor
     while row < n:
-        for lane in range(min(lanes, n - row)):
+        for lane in range(_lanes(width, n - row)):
             i = start + row + lane
             residual = 0.0 if x is None else np.float64(x[i]) - np.float64(target[i])
             threshold = beta if betas is None else betas[i]
@@ -81,16 +87,56 @@ def accumulate(
             if slope_out is not None:
                 slope_out[i] = slope
             if loss_sum is not None:
-                loss_sum[first + lane] = _put(loss_sum[first + lane], loss, width)
+                losses[first + lane] = _put(losses[first + lane], loss, width)
             if weight_sum is not None:
-                weight_sum[first + lane] = _put(weight_sum[first + lane], share, width)
+                weights[first + lane] = _put(weights[first + lane], share, width)
             if slope_sum is not None:
-                slope_sum[first + lane] = _put(slope_sum[first + lane], slope, width)
+                slopes[first + lane] = _put(slopes[first + lane], slope, width)
         row += lanes
+    _store(losses, loss_sum, width)
+    _store(weights, weight_sum, width)
+    _store(slopes, slope_sum, width)
 
 
 def _is_description(kind: types.Type) -> bool:
     return isinstance(kind, types.Array) and bool(kind.dtype == types.int64)
+
+
+@by_type
+def _lanes(width, left):
+    """Number of elements that go to different lanes, of those that are left."""
+    if isinstance(width, types.NoneType):
+        return lambda width, left: left
+    if isinstance(width, types.Boolean):
+        return lambda width, left: np.uintp(LANES)
+    return lambda width, left: min(np.uintp(width), left)
+
+
+@by_type
+def _registers(lanes, width):
+    """LANES zeros on the stack instead of lanes, if they are to be kept in registers."""
+    if isinstance(lanes, types.NoneType) or not isinstance(width, types.Boolean):
+        return lambda lanes, width: lanes
+
+    def zeros(lanes, width):
+        sums: Any = stack(LANES)
+        for lane in range(LANES):
+            sums[lane] = 0.0
+        return sums
+
+    return zeros
+
+
+@by_type
+def _store(sums, lanes, width):
+    if isinstance(lanes, types.NoneType) or not isinstance(width, types.Boolean):
+        return lambda sums, lanes, width: None
+
+    def copy(sums, lanes, width):
+        for lane in range(LANES):
+            lanes[lane] = sums[lane]
+
+    return copy
 
 
 @helper
@@ -182,6 +228,12 @@ def new_buffers(o, outputs, results):
     if any(_is_description(kind) for kind in (*o, *outputs, results)):
         return lambda o, outputs, results: _filled_buffers(o.beta)
     return lambda o, outputs, results: Buffers(None, None)
+
+
+@helper
+def borrowed_buffers(buffers):
+    """The same memory; the caller is to `keep` the buffers."""
+    return Buffers(borrowed(buffers.runs), borrowed(buffers.raw))
 
 
 @helper

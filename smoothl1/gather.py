@@ -253,5 +253,5 @@ def _call(typing_context, function, description, start, values, n, raw):
 def transfer(operand, start, values, first, n, raw):
     """Gather or scatter n elements from ``start`` on, as described, to or from values[first:]."""
     function, description = operand[field.FUNCTION], operand.ctypes.data
-    if function != 0:
+    if function != 0 and n > 0:
         _call(function, description, start, values.ctypes.data + 8 * first, n, raw.ctypes.data)

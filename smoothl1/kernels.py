@@ -7,14 +7,14 @@ Each comes as a serial kernel over a range of tasks and as a parallel one whose
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import carray, prange
 
-from .blocks import ask_for, new_buffers, process
+from .blocks import ask_for, borrowed_buffers, new_buffers, process
 from .jit import helper, inlined, kernel, parallel_kernel
-from .memory import borrowed, floats, room, view
+from .memory import borrowed, floats, keep, pointer, room
 from .plan import DEPTH, LANES, SPAN
-from .records import Operands, Outputs, Sums
-from .sums import add_groups, add_run, clear, divide, drain, fold, lanes_of, push, store, used_rows
+from .records import Buffers, Operands, Outputs, Sums
+from .sums import add_groups, clear, divide, drain, fold, lanes_of, push, store, used_rows
 
 BLOCK = DEPTH * LANES
 AHEAD = 256  # elements between two requests for what the processor does not foresee
@@ -29,15 +29,22 @@ def _whole_rows(o, outputs, wanted, lanes, geometry, outer, low, high, buffers):
     start = (outer * geometry.rows + low) * columns
     size = (high - low) * columns
     width = geometry.lanes * columns
-    step = SPAN // width * width
     sums = lanes_of(wanted, lanes, 0, SPAN)
-    for done in range(0, size, step):
-        n = min(step, size - done)
-        if width == LANES:
-            process(o, outputs, sums, start + done, n, None, buffers)
-            add_run(sums, n)
-        else:
-            process(o, outputs, sums, start + done, n, width, buffers)
+    if width == LANES:
+        _add_up(o, outputs, sums, start, size, buffers)
+    else:
+        step = SPAN // width * width
+        for done in range(0, size, step):
+            process(o, outputs, sums, start + done, min(step, size - done), width, buffers)
+
+
+@inlined
+def _add_up(o, outputs, sums, start, n, buffers):
+    """Sum elements in LANES lanes: whole rows of them in registers, then the rest."""
+    rest = n % LANES
+    process(o, outputs, sums, start, n - rest, True, buffers)
+    if rest > 0:
+        process(o, outputs, sums, start + n - rest, rest, LANES, buffers)
 
 
 @inlined
@@ -100,10 +107,7 @@ def _flat_unit(o, outputs, wanted, lanes, used, size, first, last, buffers):
     sums = lanes_of(wanted, lanes, 0, SPAN)
     for block in range(first, last):
         stop = min((block + 1) * BLOCK, size)
-        for row in used:
-            clear(lanes, row, LANES)
-        process(o, outputs, sums, block * BLOCK, stop - block * BLOCK, None, buffers)
-        add_run(sums, stop - block * BLOCK)
+        _add_up(o, outputs, sums, block * BLOCK, stop - block * BLOCK, buffers)
         for row in used:
             fold(lanes, row, LANES, 1)
             push(lanes, row, block - first, 1)
@@ -130,15 +134,16 @@ def reduce_flat(given, places, wanted, table, unit_blocks, size, first, last):
     """Sums over all elements: a task is one unit of blocks."""
     o, outputs, results = _borrow(given), _borrow_outputs(places), borrowed(table)
     blocks = -(-size // BLOCK)
-    buffers = new_buffers(o, outputs, results)
+    owned = new_buffers(o, outputs, results), np.empty((3, SPAN + LEVELS))
+    buffers, lanes = borrowed_buffers(owned[0]), borrowed(owned[1])
     used = used_rows(wanted)
-    lanes = np.empty((3, SPAN + LEVELS))
     for task in range(first, last):
         low = task * unit_blocks
         high = min(low + unit_blocks, blocks)
         _flat_unit(o, outputs, wanted, lanes, used, size, low, high, buffers)
         for row in used:
             results[row, task] = lanes[row, 0]
+    keep(owned)
 
 
 @parallel_kernel
@@ -156,9 +161,9 @@ def reduce_long(given, places, wanted, table, denominator, geometry, first, last
     o, outputs, results = _borrow(given), _borrow_outputs(places), borrowed(table)
     columns, tile = geometry.columns, geometry.tile
     tiles = -(-columns // tile)
-    buffers = new_buffers(o, outputs, results)
+    owned = new_buffers(o, outputs, results), np.empty((3, SPAN + (geometry.levels + 1) * tile))
+    buffers, lanes = borrowed_buffers(owned[0]), borrowed(owned[1])
     used = used_rows(wanted)
-    lanes = np.empty((3, SPAN + (geometry.levels + 1) * tile))
     for task in range(first, last):
         unit, place = divmod(task, geometry.outer * tiles)
         outer, column = place // tiles, place % tiles * tile
@@ -166,6 +171,7 @@ def reduce_long(given, places, wanted, table, denominator, geometry, first, last
         _reduce_unit(o, outputs, wanted, lanes, used, geometry, outer, column, width, unit, buffers)
         start = (unit * geometry.outer + outer) * columns + column
         _finish(results, used, lanes, denominator, start, width, buffers)
+    keep(owned)
 
 
 @parallel_kernel
@@ -183,9 +189,9 @@ def reduce_short(given, places, wanted, table, denominator, geometry, first, las
     o, outputs, results = _borrow(given), _borrow_outputs(places), borrowed(table)
     rows, columns = geometry.rows, geometry.columns
     groups = SPAN // (rows * columns)
-    buffers = new_buffers(o, outputs, results)
+    owned = new_buffers(o, outputs, results), np.empty((3, LANES + 2 * SPAN))
+    buffers, lanes = borrowed_buffers(owned[0]), borrowed(owned[1])
     used = used_rows(wanted)
-    lanes = np.empty((3, LANES + 2 * SPAN))
     for task in range(first, last):
         outer = task * groups
         count = min(groups, geometry.outer - outer)
@@ -195,6 +201,7 @@ def reduce_short(given, places, wanted, table, denominator, geometry, first, las
         for row in used:
             add_groups(lanes, row, count, rows, columns)
         _finish(results, used, lanes, denominator, outer * columns, count * columns, buffers)
+    keep(owned)
 
 
 @parallel_kernel
@@ -211,11 +218,13 @@ def map_runs(given, places, size, first, last):
     """Elementwise outputs: a task is one run."""
     o, outputs = _borrow(given), _borrow_outputs(places)
     sums = Sums(None, None, None)
-    buffers = new_buffers(o, outputs, None)
+    owned = new_buffers(o, outputs, None)
+    buffers = borrowed_buffers(owned)
     for task in range(first, last):
         start = task * SPAN
         n = min(SPAN, size - start)
         process(o, outputs, sums, start, n, n, buffers)
+    keep(owned)
 
 
 @parallel_kernel
@@ -227,11 +236,10 @@ def map_runs_parallel(o, outputs, size, ranges, done):
 
 
 @inlined
-def _total_loss(o, outputs):
-    size = o.x.size
-    wanted = Sums(True, None, None)
-    lanes = view(room(ROOM), ROOM, np.float64).reshape(1, ROOM)
-    buffers = new_buffers(o, outputs, None)
+def _total_loss(given, places):
+    o, outputs, size = _borrow(given), _borrow_outputs(places), given.x.size
+    wanted, buffers = Sums(True, None, None), Buffers(None, None)
+    lanes = carray(pointer(room(ROOM)), (1, ROOM), np.float64)
     _flat_unit(o, outputs, wanted, lanes, (0,), size, 0, -(-size // BLOCK), buffers)
     return lanes[0, 0]
 

@@ -37,14 +37,6 @@ def lanes_of(wanted, lanes, start, stop):
 
 
 @helper
-def add_run(sums, n):
-    """Add n elements that wait behind the lanes of each sum."""
-    add_elements(sums.loss, n)
-    add_elements(sums.weight, n)
-    add_elements(sums.slope, n)
-
-
-@helper
 def add_elements(lanes, n):
     """Add n elements that lie side by side behind the LANES, the i-th to lane i % LANES.
 
@@ -70,18 +62,11 @@ def add_elements(lanes, n):
         lanes[lane] += lanes[first + lane]
 
 
-@helper
+@by_type
 def used_rows(wanted):
-    """Numbers of the rows whose sums are wanted."""
-    rows = np.empty(3, np.int64)
-    n = 0
-    for row, flag in enumerate(
-        (wanted.loss is not None, wanted.weight is not None, wanted.slope is not None)
-    ):
-        if flag:
-            rows[n] = row
-            n += 1
-    return rows[:n]
+    """Numbers of the rows whose sums are wanted, as a tuple of constants."""
+    used = tuple(row for row, flag in enumerate(wanted) if not isinstance(flag, types.NoneType))
+    return lambda wanted: used
 
 
 # Below, rows are indexed and never sliced: a slice costs a reference count and,
