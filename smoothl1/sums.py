@@ -9,6 +9,8 @@ subtree.
 
 from __future__ import annotations
 
+from math import frexp
+
 import numpy as np
 from numba import types
 
@@ -257,6 +259,12 @@ def _add_in_fours(lane, out, groups, rows, columns):
             out[group * columns + column] = (a + b) + (c + d)
 
 
+@helper
+def _has_reciprocal(number):
+    """Whether a number is a power of two, by whose reciprocal one may multiply: the same bits."""
+    return abs(frexp(number)[0]) == 0.5 and 1e-300 < abs(number) < 1e300
+
+
 @by_type
 def divide(lanes, denominator, n):
     """Divide the sums of losses by a number, or by the weight sums (True)."""
@@ -269,8 +277,13 @@ def divide(lanes, denominator, n):
         return by_weight
 
     def by_number(lanes, denominator, n):
-        for i in range(n):
-            lanes[LOSS, i] /= denominator
+        if _has_reciprocal(denominator):
+            share = 1.0 / denominator
+            for i in range(n):
+                lanes[LOSS, i] *= share
+        else:
+            for i in range(n):
+                lanes[LOSS, i] /= denominator
 
     return by_number
 
