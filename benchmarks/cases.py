@@ -20,7 +20,7 @@ from .measure import interleave
 from .peers import EXPENSIVE, PEERS, competitors
 from .reference import OURS, TOLERANCE, expected, verify
 from .results import Row
-from .yardsticks import bytes_of, yardstick
+from .yardsticks import bytes_of, yardsticks
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ def verified(name, call, work):
 
 
 def measure_call(name, call, settings, peers=USUAL):
-    """Verify the competitors, then time them and the yardstick."""
+    """Verify the competitors, then time them and the yardsticks."""
     peers = [peer for peer in peers if settings.expensive or peer not in EXPENSIVE]
     work = verified(name, call, competitors(call, peers))
-    kind, bare = yardstick(call)
-    times = interleave(work | {kind: bare}, settings.seconds, settings.rounds)
-    moved = dict.fromkeys(work, call.bytes_moved) | {kind: bytes_of(kind, call)}
+    bare = yardsticks(call)
+    times = interleave(work | bare, settings.seconds, settings.rounds)
+    moved = dict.fromkeys(work, call.bytes_moved) | {name: bytes_of(name, call) for name in bare}
     return [
         Row(name, peer, "s", timing.median, timing.low, timing.high, timing.rounds, call.size,
             call.x.dtype.name, moved[peer])

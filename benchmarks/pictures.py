@@ -33,15 +33,20 @@ COLOURS = {
     "dask": "#8c6d5a",
     "add_up": "#808080",
     "subtract": "#808080",
+    "subtract, new memory": "#b0b0b0",
 }
-LABELS = {"add_up": "yardstick: sum", "subtract": "yardstick: difference"}
+LABELS = {
+    "add_up": "yardstick: sum",
+    "subtract": "yardstick: difference",
+    "subtract, new memory": "yardstick: difference, in new memory",
+}
 TITLES = {"loss": "mean loss", "value_and_grad": "mean loss and gradient"}
 
 
 def style_of(competitor):
     """Ours stand out, yardsticks stay in the background."""
     ours = competitor.startswith("smoothl1")
-    dashed = competitor in ("add_up", "subtract", "smoothl1 out=")
+    dashed = competitor in (*YARDSTICKS, "smoothl1 out=")
     return {
         "color": COLOURS[competitor],
         "linestyle": "--" if dashed else "-",

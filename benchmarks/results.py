@@ -15,7 +15,7 @@ import smoothl1 as sl
 TABLE = Path(__file__).parent / "results" / "cpu.jsonl"
 LIBRARIES = ("numba", "numpy", "scipy", "numexpr", "scikit-learn", "statsmodels", "torch", "jax",
              "dask", "tbb")  # fmt: skip
-YARDSTICKS = ("add_up", "subtract")
+YARDSTICKS = ("add_up", "subtract", "subtract, new memory")
 
 
 @dataclass(frozen=True)
