@@ -22,7 +22,7 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning")
 
 
-LONG = ("test_simulator", "test_cuda_code", "test_sums", "test_memory", "test_cli")
+LONG = ("test_simulator", "test_cuda_code", "test_sums", "test_cli")
 
 
 def pytest_collection_modifyitems(items):

@@ -339,7 +339,7 @@ def test_byte_order_and_alignment():
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 def test_bits_do_not_depend_on_where_operands_lie(dtype, rng):
     """Side by side or apart, aligned or not, masked or not, with or without a gradient."""
-    n = 1000
+    n = 300
     x, target = rng.normal(size=(2, n)).astype(dtype)
     room = np.zeros((2, n + 1), dtype)
     seen = set()
