@@ -18,6 +18,7 @@ import numpy as np
 
 from .interleave import run_both
 from .launch import SumsRun, Terms, run_map
+from .new_arrays import new_array
 from .plan import Plan, ascending
 from .problem import Problem
 from .records import LOSS, SLOPE, WEIGHT, Outputs, Sums
@@ -309,7 +310,7 @@ class _Target:
         elif elementwise:
             self.array = _new_like_x(shape, problem)
         else:
-            self.array = np.empty(shape, problem.dtype)
+            self.array = new_array(shape, problem.dtype)
 
     def finish(self) -> Array:
         """Return the result, in ``out`` if one was given."""
@@ -327,8 +328,8 @@ def _new_like_x(shape: tuple[int, ...], problem: Problem) -> Array:
     """New array whose axes lie in memory as those of x do."""
     memory = problem.memory
     if memory == tuple(range(len(memory))):
-        return np.empty(shape, problem.dtype)
-    array = np.empty([problem.shape[a] for a in memory], problem.dtype)
+        return new_array(shape, problem.dtype)
+    array = new_array(tuple(problem.shape[a] for a in memory), problem.dtype)
     return array.transpose(ascending(memory)).reshape(shape)
 
 

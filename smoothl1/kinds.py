@@ -24,12 +24,11 @@ import numpy as np
 
 from . import devices
 from .calls import Call, Wanted
+from .new_arrays import WORTH_ALIGNING, aligned_array
 from .validate import Array, named_dtype
 from .views import (
-    WORTH_ALIGNING,
     Kind,
     ReadableKind,
-    aligned,
     check_unread,
     one_place,
     own_arrays,
@@ -171,7 +170,7 @@ class _Jax(ReadableKind):
         if not isinstance(own, np.ndarray) or own.nbytes < WORTH_ALIGNING:
             return {}
         if len(arrays) == len(operands) and len({a.dtype for a in arrays}) == 1:
-            return {name: aligned(own.shape, own.dtype)}
+            return {name: aligned_array(own.shape, own.dtype)}
         return {}
 
 

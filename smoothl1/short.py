@@ -15,6 +15,7 @@ import numpy as np
 from . import plain, threads
 from .kernels import reduce_flat, reduce_flat_parallel, total_loss, total_loss_and_grad
 from .launch import UNITS_PER_THREAD, add_numbers
+from .new_arrays import new_array
 from .plan import divide, make_plan
 from .records import Operands, Outputs, Sums
 from .small import LOSS, LOSS_AND_GRAD, MOST, PLAIN
@@ -124,7 +125,7 @@ def _large_value_and_grad(
 ) -> tuple[Any, Array]:
     narrow = None if x.itemsize == 8 else True
     divisor = float(x.size) if divides else 1.0
-    grad = np.empty(x.shape, x.dtype) if grad_out is None else grad_out
+    grad = new_array(x.shape, x.dtype) if grad_out is None else grad_out
     total = total_loss_and_grad if is_small(x.size) else total_on_threads
     flat = x.reshape(-1), target.reshape(-1), beta, divisor, narrow, grad.reshape(-1)
     return _scalar(total(*flat) / divisor, x.dtype), grad

@@ -21,9 +21,9 @@ import jax
 import numpy as np
 
 from . import short
+from .new_arrays import WORTH_ALIGNING, aligned_array
 from .small import LOSS, LOSS_AND_GRAD, MOST
 from .validate import Array
-from .views import WORTH_ALIGNING, aligned
 
 MOST_TYPES = 1024
 
@@ -171,7 +171,7 @@ def value_and_grad(
         return None
     maker, xs, targets = views
     dtype, committed = xs.dtype, x.committed or target.committed
-    grad = np.empty_like(xs) if xs.nbytes < WORTH_ALIGNING else aligned(xs.shape, dtype)
+    grad = np.empty_like(xs) if xs.nbytes < WORTH_ALIGNING else aligned_array(xs.shape, dtype)
     if axis is None and keepdims is False and xs.size <= MOST:
         value = LOSS_AND_GRAD[dtype](id(xs), id(targets), beta, divides, id(grad))
         if 0.0 <= value < math.inf:

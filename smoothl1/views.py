@@ -7,7 +7,6 @@ dtypes, and computed in the operations of their library.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,9 +18,6 @@ from .calls import Call
 from .devices import Memory, missing_for_gpus
 from .problem import Problem
 from .validate import Array, named_dtype
-
-LINE = 64  # bytes; JAX adopts memory that begins with a line
-WORTH_ALIGNING = 1 << 20  # bytes that take longer to copy than to align
 
 
 class Kind(ABC):
@@ -154,11 +150,3 @@ def _wrap(kind: ReadableKind, part: Any, out: Any, like: Any) -> Any:
         return kind.wrap(np.asarray(part), like)
     kind.written(out)
     return out
-
-
-def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """New array that begins with a line of the cache."""
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + LINE, np.uint8)
-    skipped = -raw.ctypes.data % LINE
-    return raw[skipped : skipped + size].view(dtype).reshape(shape)

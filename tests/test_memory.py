@@ -64,6 +64,7 @@ cases = {
     "loss and gradient over different axes": lambda x, t, w: sl.smooth_l1_value_and_grad(
         x[:1024], t.reshape(-1, 1024), beta=0.3
     ),
+    "gradient in new memory": lambda x, t, w: sl.smooth_l1_grad(x, t, beta=0.3),
     "many sums": lambda x, t, w: sl.smooth_l1_loss(
         x.reshape(64, -1), t.reshape(64, -1), axis=0, out=np.ones(x.size // 64, "f4"), where=w[:1]
     ),
@@ -84,7 +85,10 @@ def test_peak_memory(run_python):
     heap = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     out = run_python(CODE, timeout=300, **heap)
     grown = {name: float(size) for name, size in (line.split(": ") for line in out.splitlines())}
-    assert len(grown) == 21
-    outputs = {"many sums": 0.5, "masked loss and gradient of many means": 16.0}
+    assert len(grown) == 22
+    outputs = {
+        "many sums": 0.5, "masked loss and gradient of many means": 16.0,
+        "gradient in new memory": 32.0,
+    }  # fmt: skip
     allowed = {name: 2.0 + outputs.get(name, 0.0) for name in grown}
     assert {name: size for name, size in grown.items() if size > allowed[name]} == {}
