@@ -15,7 +15,7 @@ import numpy as np
 from .problem import Problem
 
 _cpu: Any = None
-_ways: dict[type, Any] = {}  # modules of short ways, by kind of array
+short_ways: dict[type, Any] = {}  # by kind of array, what `find_way` has found
 
 
 def choose(problem: Problem) -> Any:
@@ -28,23 +28,19 @@ def choose(problem: Problem) -> Any:
     return _cpu
 
 
-def short_way(x: Any) -> Any:
-    """Module with the shortest way for plain arrays of the kind of `x`; None if there is none."""
-    return _ways.get(type(x)) or _find_way(type(x))
-
-
-def _find_way(kind: type) -> Any:
+def find_way(kind: type) -> Any:
+    """Module with the shortest way for plain arrays of a kind; None if there is none."""
     if kind is np.ndarray:
         from . import short
 
-        _ways[kind] = short
+        short_ways[kind] = short
     elif "torch" in sys.modules and kind.__module__.partition(".")[0] == "torch":
         from . import short_tensors
         from .autograd import PLAIN
 
-        _ways.update(dict.fromkeys(PLAIN, short_tensors))
+        short_ways.update(dict.fromkeys(PLAIN, short_tensors))
     elif "jax" in sys.modules and kind.__name__ == "ArrayImpl" and kind.__module__[:3] == "jax":
         from . import often_jax
 
-        _ways[kind] = often_jax
-    return _ways.get(kind)
+        short_ways[kind] = often_jax
+    return short_ways.get(kind)

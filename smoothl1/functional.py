@@ -163,7 +163,7 @@ def smooth_l1_loss(
         and 0.0 <= beta < math.inf
         and isinstance(reduction, str)
         and reduction in _DIVIDES
-        and (way := backend.short_way(x)) is not None
+        and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
         and (loss := way.loss(x, target, beta, _DIVIDES[reduction], axis, keepdims)) is not None
     ):
         return loss
@@ -462,7 +462,7 @@ def smooth_l1_value_and_grad(
         and wrt == "x"
         and isinstance(reduction, str)
         and reduction in _DIVIDES
-        and (way := backend.short_way(x)) is not None
+        and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
     ):
         divides = _DIVIDES[reduction]
         pair = way.value_and_grad(x, target, beta, divides, axis, keepdims, grad_out)
@@ -577,7 +577,7 @@ def _short_slope(
         return None
     if not (isinstance(reduction, str) and reduction in _DIVIDES):
         return None
-    way = backend.short_way(x)
+    way = backend.short_ways.get(type(x)) or backend.find_way(type(x))
     if way is None:
         return None
     return way.slope(x, target, beta, _DIVIDES[reduction], axis, keepdims, curvature)

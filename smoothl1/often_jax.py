@@ -12,7 +12,6 @@ All this is for Python's main thread. Functions that XLA calls on threads of its
 from __future__ import annotations
 
 import importlib
-from functools import partial
 from threading import get_ident, main_thread
 from types import SimpleNamespace
 from typing import Any
@@ -38,10 +37,10 @@ def _find_tracing() -> tuple[Any, Any]:
     """Where JAX says what it traces, and what it says when it computes at once."""
     try:
         core = importlib.import_module("jax._src.core")
-        core.trace_ctx.trace  # noqa: B018
-        return core.trace_ctx, core.eval_trace
+        core.trace_state_strong_ref.value  # noqa: B018
+        return core.trace_state_strong_ref, core.eval_trace
     except (ImportError, AttributeError):
-        return SimpleNamespace(trace=None), object()
+        return SimpleNamespace(value=None), object()
 
 
 _TRACING, _NOTHING = _find_tracing()
@@ -51,38 +50,46 @@ _TRACING, _NOTHING = _find_tracing()
 _IS_ALONE = sum(client.device_count() for client in backends().values()) == 1
 
 
-def _run(
-    way: Any, x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any,
-    more: Any = None,
-) -> Any:  # fmt: skip
-    if type(target) is not type(x) or type(keepdims) is not bool:
-        return None
-    if axis is not None and not plain.is_plain(axis):
-        return None
-    if more is not None and type(more) is not bool:
-        return None
-    if get_ident() != MAIN:
-        return way(x, target, beta, divides, axis, keepdims, more)
-    key: Any = way, x.aval, target.aval, beta, divides, axis, keepdims, more
-    if not _IS_ALONE:
-        key += (x.sharding, target.sharding, x.committed, target.committed,
-                jax.config.jax_default_device)  # fmt: skip
-    call = _calls.get(key, 0)
-    if type(call) is not int and _TRACING.trace is _NOTHING:
-        try:
-            result = call(x, target)
-            first = result[0] if type(result) is tuple else result
-            if not (first._committed or x._committed or target._committed):
-                return result
-            if first._committed and (x._committed or target._committed) and _is_off_mesh(first):
-                return result
-        except Exception:  # the other way raises it as well, or is the one that works
-            pass
-        call = NEVER
-    result = way(x, target, beta, divides, axis, keepdims, more)
-    if type(call) is int and result is not None:
-        _count(key, call, result, x, target)
-    return result
+def _often(way: Any, several: bool = False) -> Any:
+    """A way of this kind of array, as in `short`; None if the arrays are not for it.
+
+    Every condition costs some hundredth of a call, so the likeliest answers come first.
+    """
+
+    def run(
+        x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any,
+        more: Any = None,
+    ) -> Any:  # fmt: skip
+        if type(target) is not type(x) or (keepdims is not False and keepdims is not True):
+            return None
+        if axis is not None and type(axis) is not int and not plain.is_plain(axis):
+            return None
+        if more is not None and type(more) is not bool:
+            return None
+        if get_ident() != MAIN:
+            return way(x, target, beta, divides, axis, keepdims, more)
+        key: Any = way, x.aval, target.aval, beta, divides, axis, keepdims, more
+        if not _IS_ALONE:
+            key += (x.sharding, target.sharding, x.committed, target.committed,
+                    jax.config.jax_default_device)  # fmt: skip
+        call = _calls.get(key, 0)
+        if type(call) is not int and _TRACING.value is _NOTHING:
+            try:
+                result = call(x, target)
+                first = result[0] if several else result
+                if not first._committed:
+                    return result
+                if (x._committed or target._committed) and _is_off_mesh(first):
+                    return result
+            except Exception:  # the other way raises it as well, or is the one that works
+                pass
+            call = NEVER
+        result = way(x, target, beta, divides, axis, keepdims, more)
+        if type(call) is int and result is not None:
+            _count(key, call, result, x, target)
+        return result
+
+    return run
 
 
 def _loss(
@@ -91,11 +98,9 @@ def _loss(
     return short_jax.loss(x, target, beta, divides, axis, keepdims)
 
 
-# Ways of this kind of array, as in `short`; None if the arrays are not for them. By `partial`,
-# which takes a tenth of a microsecond less than a function.
-loss = partial(_run, _loss)
-slope = partial(_run, short_jax.slope)
-value_and_grad = partial(_run, short_jax.value_and_grad)
+loss = _often(_loss)
+slope = _often(short_jax.slope)
+value_and_grad = _often(short_jax.value_and_grad, several=True)
 
 
 def _is_off_mesh(array: Any) -> bool:
@@ -114,7 +119,7 @@ def _count(key: Any, count: int, result: Any, x: Any, target: Any) -> None:
         _calls[key] = NEVER
     elif count < ENOUGH:
         _calls[key] = count + 1
-    elif _TRACING.trace is _NOTHING:
+    elif _TRACING.value is _NOTHING:
         _calls[key] = _operation(key, result, x, target)
 
 

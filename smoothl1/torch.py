@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .backend import short_way
+from .backend import find_way, short_ways
 from .functional import smooth_l1_loss
 from .validate import Reduction, check_beta, check_reduction
 
@@ -170,7 +170,7 @@ class SmoothL1Loss(torch.nn.SmoothL1Loss):
             and type(self.beta) is float
             and 0.0 <= self.beta < math.inf
             and self.reduction != "none"
-            and (way := short_way(input)) is not None
+            and (way := short_ways.get(type(input)) or find_way(type(input))) is not None
         ):
             divides = self.reduction == "mean"
             loss = way.loss(input, target, self.beta, divides, self.axis, self.keepdims)
