@@ -226,7 +226,15 @@ def test_the_trial_is_made_while_jax_traces_too(gpu, operands):
     assert "ffi_call" not in program
 
 
-def test_an_interrupt_waits_for_xla(gpu, operands, monkeypatch):
+@pytest.fixture
+def interrupts():
+    """Interrupts raise KeyboardInterrupt, also where the tests run in the background (ignored)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_waits_for_xla(gpu, operands, monkeypatch, interrupts):
     x, target = map(jnp.asarray, operands)
     stream_of = frames.stream_of
 
