@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _DIVIDES = {"mean": True, "auto": True, "sum": False, "none": None}
 EXACT = 1 << 53  # integers up to here are floats
+X = "x"  # the very object, as Python has one of each letter; else the long way looks
 
 
 @overload
@@ -155,18 +156,17 @@ def smooth_l1_loss(
     array([0.25, 1.5 ])
 
     """
-    if type(beta) is int and 0 <= beta <= EXACT:
-        beta = float(beta)
+    threshold = beta if type(beta) is float else _small_integer(beta)
     if (
-        weight is where is normalizer is dtype is out is None
-        and type(beta) is float
-        and 0.0 <= beta < math.inf
+        weight is None and where is None and normalizer is None and dtype is None and out is None
+        and 0.0 <= threshold < math.inf
         and isinstance(reduction, str)
         and reduction in _DIVIDES
         and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
-        and (loss := way.loss(x, target, beta, _DIVIDES[reduction], axis, keepdims)) is not None
-    ):
-        return loss
+    ):  # fmt: skip
+        loss = way.loss(x, target, threshold, _DIVIDES[reduction], axis, keepdims)
+        if loss is not None:
+            return loss
     if (kind := foreign(x, target, beta, weight, where, out)) is not None:
         return kind.run(Call(smooth_l1_loss, Wanted.LOSS, {
             "x": x, "target": target, "beta": beta, "reduction": reduction, "axis": axis,
@@ -347,9 +347,16 @@ def smooth_l1_grad(
     array([-0.75, -0.25,  0.75])
 
     """
-    plain = weight is where is normalizer is dtype is out is grad_output is None
-    if plain and isinstance(wrt, str) and wrt == "x":
-        slopes = _short_slope(x, target, beta, reduction, axis, keepdims, curvature=False)
+    threshold = beta if type(beta) is float else _small_integer(beta)
+    if (
+        weight is None and where is None and normalizer is None and dtype is None and out is None
+        and wrt is X and grad_output is None
+        and 0.0 <= threshold < math.inf
+        and isinstance(reduction, str)
+        and reduction in _DIVIDES
+        and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
+    ):  # fmt: skip
+        slopes = way.slope(x, target, threshold, _DIVIDES[reduction], axis, keepdims, False)
         if slopes is not None:
             return slopes
     if (kind := foreign(x, target, beta, weight, where, out, grad_output)) is not None:
@@ -452,20 +459,17 @@ def smooth_l1_value_and_grad(
     (1.625, array([-0.5,  1. ]))
 
     """
-    if type(beta) is int and 0 <= beta <= EXACT:
-        beta = float(beta)
+    threshold = beta if type(beta) is float else _small_integer(beta)
     if (
-        weight is where is normalizer is dtype is out is None
-        and type(beta) is float
-        and 0.0 <= beta < math.inf
-        and isinstance(wrt, str)
-        and wrt == "x"
+        weight is None and where is None and normalizer is None and dtype is None and out is None
+        and wrt is X
+        and 0.0 <= threshold < math.inf
         and isinstance(reduction, str)
         and reduction in _DIVIDES
         and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
-    ):
+    ):  # fmt: skip
         divides = _DIVIDES[reduction]
-        pair = way.value_and_grad(x, target, beta, divides, axis, keepdims, grad_out)
+        pair = way.value_and_grad(x, target, threshold, divides, axis, keepdims, grad_out)
         if pair is not None:
             return pair
     if (kind := foreign(x, target, beta, weight, where, out, grad_out)) is not None:
@@ -548,8 +552,15 @@ def smooth_l1_hess(
     array([0.5, 0.5, 0. ])
 
     """
-    if weight is where is normalizer is dtype is out is None:
-        slopes = _short_slope(x, target, beta, reduction, axis, keepdims, curvature=True)
+    threshold = beta if type(beta) is float else _small_integer(beta)
+    if (
+        weight is None and where is None and normalizer is None and dtype is None and out is None
+        and 0.0 <= threshold < math.inf
+        and isinstance(reduction, str)
+        and reduction in _DIVIDES
+        and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
+    ):  # fmt: skip
+        slopes = way.slope(x, target, threshold, _DIVIDES[reduction], axis, keepdims, True)
         if slopes is not None:
             return slopes
     if (kind := foreign(x, target, beta, weight, where, out)) is not None:
@@ -567,20 +578,9 @@ def smooth_l1_hess(
     return run.slope(problem, "x", None, out, curvature=True)
 
 
-def _short_slope(
-    x: Any, target: Any, beta: Any, reduction: Any, axis: Any, keepdims: Any, curvature: bool
-) -> Any:
-    """Slopes of plain arrays and options the short way; None for all others."""
-    if type(beta) is int and 0 <= beta <= EXACT:
-        beta = float(beta)
-    if not (type(beta) is float and 0.0 <= beta < math.inf):
-        return None
-    if not (isinstance(reduction, str) and reduction in _DIVIDES):
-        return None
-    way = backend.short_ways.get(type(x)) or backend.find_way(type(x))
-    if way is None:
-        return None
-    return way.slope(x, target, beta, _DIVIDES[reduction], axis, keepdims, curvature)
+def _small_integer(beta: Any) -> float:
+    """Return the float of an integer that has one, NaN for all else, which goes the long way."""
+    return float(beta) if type(beta) is int and 0 <= beta <= EXACT else math.nan
 
 
 def _shape(problem: Problem, wrt: str) -> tuple[int, ...]:

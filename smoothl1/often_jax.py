@@ -30,7 +30,8 @@ MOST = 4096  # calls to be kept count of
 NEVER = -1
 MAIN = main_thread().ident
 
-_calls: dict[Any, Any] = {}  # how often each came, or its operation, or NEVER
+_counts: dict[Any, int] = {}  # how often each call came, or NEVER
+_operations: dict[Any, Any] = {}  # of the calls that have one
 
 
 def _find_tracing() -> tuple[Any, Any]:
@@ -53,7 +54,8 @@ _IS_ALONE = sum(client.device_count() for client in backends().values()) == 1
 def _often(way: Any, several: bool = False) -> Any:
     """A way of this kind of array, as in `short`; None if the arrays are not for it.
 
-    Every condition costs some hundredth of a call, so the likeliest answers come first.
+    XLA leaves little of Python in the processor's caches: every step here takes twice as
+    long as in a loop of its own, some hundredth of a call.
     """
 
     def run(
@@ -66,14 +68,12 @@ def _often(way: Any, several: bool = False) -> Any:
             return None
         if more is not None and type(more) is not bool:
             return None
-        if get_ident() != MAIN:
-            return way(x, target, beta, divides, axis, keepdims, more)
-        key: Any = way, x.aval, target.aval, beta, divides, axis, keepdims, more
+        key: Any = x.aval, target.aval, beta, divides, axis, keepdims, more, way
         if not _IS_ALONE:
             key += (x.sharding, target.sharding, x.committed, target.committed,
                     jax.config.jax_default_device)  # fmt: skip
-        call = _calls.get(key, 0)
-        if type(call) is not int and _TRACING.value is _NOTHING:
+        call = _operations.get(key)
+        if call is not None and get_ident() == MAIN and _TRACING.value is _NOTHING:
             try:
                 result = call(x, target)
                 first = result[0] if several else result
@@ -83,10 +83,12 @@ def _often(way: Any, several: bool = False) -> Any:
                     return result
             except Exception:  # the other way raises it as well, or is the one that works
                 pass
-            call = NEVER
+            result = way(x, target, beta, divides, axis, keepdims, more)
+            _give_up(key)
+            return result
         result = way(x, target, beta, divides, axis, keepdims, more)
-        if type(call) is int and result is not None:
-            _count(key, call, result, x, target)
+        if call is None and result is not None and get_ident() == MAIN:
+            _count(key, result, x, target)
         return result
 
     return run
@@ -108,26 +110,42 @@ def _is_off_mesh(array: Any) -> bool:
     return type(array.sharding) is jax.sharding.SingleDeviceSharding
 
 
-def _count(key: Any, count: int, result: Any, x: Any, target: Any) -> None:
+def _count(key: Any, result: Any, x: Any, target: Any) -> None:
     """Keep count of a call, and make its operation when it has come often."""
-    if len(_calls) >= MOST:
-        operations = {key: call for key, call in _calls.items() if type(call) is not int}
-        _calls.clear()
-        if len(operations) < MOST // 2:
-            _calls.update(operations)
-    if count == NEVER or x.size >= short.SERIAL:
-        _calls[key] = NEVER
+    count = _counts.get(key, 0)
+    if count == NEVER:
+        return
+    if x.size >= short.SERIAL:
+        _give_up(key)
     elif count < ENOUGH:
-        _calls[key] = count + 1
+        _keep(_counts, key, count + 1)
     elif _TRACING.value is _NOTHING:
-        _calls[key] = _operation(key, result, x, target)
+        made = _operation(key, result, x, target)
+        if made is None:
+            _give_up(key)
+        else:
+            _counts.pop(key, None)
+            _keep(_operations, key, made)
+
+
+def _give_up(key: Any) -> None:
+    """Have a call go by `short_jax` from now on."""
+    _operations.pop(key, None)
+    _keep(_counts, key, NEVER)
+
+
+def _keep(calls: dict[Any, Any], key: Any, value: Any) -> None:
+    """Keep something for a call; what there is too much of is begun anew."""
+    if len(calls) >= MOST:
+        calls.clear()
+    calls[key] = value
 
 
 def _operation(key: Any, result: Any, x: Any, target: Any) -> Any:
-    """Operation for a call that had this result; NEVER if it has another, or takes seconds."""
+    """Operation for a call that had this result; None if it has another, or takes seconds."""
     if cache_folder() is None:
-        return NEVER
-    way, _, _, beta, divides, axis, keepdims, more = key[:8]
+        return None
+    _, _, beta, divides, axis, keepdims, more, way = key[:8]
     results = jax.tree.leaves(result)
     shapes = tuple(array.shape for array in results)
     work, divisor, rest = _work(way, x, divides, axis, keepdims, more)
@@ -137,8 +155,8 @@ def _operation(key: Any, result: Any, x: Any, target: Any) -> Any:
         if all(map(_is_alike, found, results)):
             return made
     except Exception:  # another XLA, a guard, a setting: the other way needs none of it
-        return NEVER
-    return NEVER
+        return None
+    return None
 
 
 def _work(

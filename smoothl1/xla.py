@@ -340,17 +340,9 @@ def operation(
     results = tuple(jax.ShapeDtypeStruct(shape, work.dtype) for shape in shapes)
 
     def call(x: Any, target: Any) -> Any:
+        if work.dtype.itemsize == 8 and not jax.config.jax_enable_x64:  # it is traced anew then
+            raise TypeError("JAX makes no array of float64 now")
         made = jax.ffi.ffi_call(name, results)(x, target, numbers=given)
         return made[0] if len(results) == 1 else tuple(made)
 
-    compiled = jax.jit(call)
-    return _with_64_bits(compiled) if work.dtype.itemsize == 8 else compiled
-
-
-def _with_64_bits(call: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def checked(x: Any, target: Any) -> Any:
-        if not jax.config.jax_enable_x64:
-            raise TypeError("JAX makes no array of float64 now")
-        return call(x, target)
-
-    return checked
+    return jax.jit(call)
