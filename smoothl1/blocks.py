@@ -29,16 +29,17 @@ SMALLEST_OF_NARROW = 1e-300  # below any residual of a narrow type, with a finit
 @merged
 def accumulate(
     x, target, beta, betas, weight, where, factor, divisors, divisor, huber, curvature, narrow,
-    loss_out, slope_out, loss_sum, weight_sum, slope_sum, start, n, width,
+    loss_out, slope_out, loss_sum, weight_sum, slope_sum, start, n, width, step,
 ):  # fmt: skip
     """Take elements start .. start + n through the formula, the i-th to lane i % width.
 
     True as width: whole rows of LANES, whose sums stay in registers and replace what the
-    lanes hold. None: elements are put side by side behind the LANES, not added to sums.
+    lanes hold. With a step, rows begin so many elements apart.
+    None: elements are put side by side behind the LANES, not added to sums.
     """
     # Flat arguments, as only those let numba drop a branch on None; unsigned
     # indices, as negative ones would be checked for and end vectorisation.
-    start, row, n = np.uintp(start), np.uintp(0), np.uintp(n)
+    place, row, n = np.uintp(start), np.uintp(0), np.uintp(n)
     lanes = _lanes(width, n)
     losses = _registers(loss_sum, width)
     weights = _registers(weight_sum, width)
@@ -49,7 +50,7 @@ def accumulate(
     share_of_one = 1.0 if divisor is None else 1.0 / divisor
     while row < n:
         for lane in range(_lanes(width, n - row)):
-            i = start + row + lane
+            i = place + lane
             residual = 0.0 if x is None else np.float64(x[i]) - np.float64(target[i])
             threshold = beta if betas is None else betas[i]
             positive = max(threshold, smallest)
@@ -93,6 +94,7 @@ def accumulate(
             if slope_sum is not None:
                 slopes[first + lane] = _put(slopes[first + lane], slope, width)
         row += lanes
+        place += lanes if step is None else np.uintp(step)
     _store(losses, loss_sum, width)
     _store(weights, weight_sum, width)
     _store(slopes, slope_sum, width)
@@ -179,10 +181,20 @@ def process(o, outputs, sums, start, n, width, buffers):
         accumulate(
             o.x, o.target, o.beta, o.betas, o.weight, o.where, o.factor, o.divisors, o.divisor,
             o.huber, o.curvature, o.narrow, outputs.loss, outputs.slope,
-            sums.loss, sums.weight, sums.slope, start, n, width,
+            sums.loss, sums.weight, sums.slope, start, n, width, None,
         )  # fmt: skip
 
     return process_contiguous
+
+
+@helper
+def process_stripe(o, outputs, sums, start, rows, step):
+    """`accumulate` LANES neighbours of each of some rows, all in registers."""
+    accumulate(
+        o.x, o.target, o.beta, o.betas, o.weight, o.where, o.factor, o.divisors, o.divisor,
+        o.huber, o.curvature, o.narrow, outputs.loss, outputs.slope,
+        sums.loss, sums.weight, sums.slope, start, rows * LANES, True, step,
+    )  # fmt: skip
 
 
 @helper
@@ -216,7 +228,7 @@ def _process_described(o, outputs, sums, start, n, width, buffers):
     accumulate(
         x, target, o.beta, betas, weight, where, factor, divisors, o.divisor, o.huber, o.curvature,
         o.narrow, _buffer(outputs.loss, runs, 7), _buffer(outputs.slope, runs, 8),
-        sums.loss, sums.weight, sums.slope, 0, n, width,
+        sums.loss, sums.weight, sums.slope, 0, n, width, None,
     )  # fmt: skip
     _flush(outputs.loss, start, runs, 7, n, raw)
     _flush(outputs.slope, start, runs, 8, n, raw)

@@ -9,12 +9,25 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, prange
 
-from .blocks import ask_for, borrowed_buffers, new_buffers, process
+from .blocks import ask_for, borrowed_buffers, new_buffers, process, process_stripe
 from .jit import helper, inlined, kernel, parallel_kernel
 from .memory import borrowed, floats, keep, pointer, room
 from .plan import DEPTH, LANES, SPAN
-from .records import Buffers, Operands, Outputs, Sums
-from .sums import add_groups, clear, divide, drain, fold, lanes_of, push, store, used_rows
+from .records import SLOPE, WEIGHT, Buffers, Operands, Outputs, Sums
+from .sums import (
+    add_groups,
+    clear,
+    copy_losses,
+    copy_sums,
+    divide,
+    drain,
+    fold,
+    lanes_of,
+    push,
+    reciprocal,
+    store,
+    used_rows,
+)
 
 BLOCK = DEPTH * LANES
 AHEAD = 256  # elements between two requests for what the processor does not foresee
@@ -180,6 +193,53 @@ def reduce_long_parallel(o, outputs, wanted, results, denominator, geometry, ran
     for chunk in prange(done.size):
         low, high = ranges[chunk, 0], ranges[chunk, 1]
         reduce_long(o, outputs, wanted, results, denominator, geometry, low, high)
+        done[chunk] = 1
+
+
+@kernel
+def reduce_few(given, places, wanted, found, denominator, geometry, first, last):
+    """Sums over few rows of many columns: a task is one tile.
+
+    Sums of LANES columns are made in registers and go straight to the results: twice as
+    fast as rows that are added to a tile one after the other, and the same bits.
+    """
+    o, outputs = _borrow(given), _borrow_outputs(places)
+    results = Sums(borrowed(found.loss), borrowed(found.weight), borrowed(found.slope))
+    rows, columns, tile = geometry.rows, geometry.columns, geometry.tile
+    tiles = -(-columns // tile)
+    owned = np.empty((3, LANES))
+    lanes = borrowed(owned)
+    used = used_rows(wanted)
+    sums = lanes_of(wanted, lanes, 0, LANES)
+    share = reciprocal(denominator)
+    for task in range(first, last):
+        outer, place = divmod(task, tiles)
+        low = place * tile
+        high = min(low + tile, columns)
+        for column in range(low, high, LANES):
+            n = min(LANES, high - column)
+            start = outer * rows * columns + column
+            if n == LANES:
+                process_stripe(o, outputs, sums, start, rows, columns)
+            else:
+                for row in used:
+                    clear(lanes, row, n)
+                for _ in range(rows):
+                    process(o, outputs, sums, start, n, n, Buffers(None, None))
+                    start += columns
+            to = outer * columns + column
+            copy_losses(lanes, denominator, share, results.loss, to, n)
+            copy_sums(lanes, WEIGHT, results.weight, to, n)
+            copy_sums(lanes, SLOPE, results.slope, to, n)
+    keep(owned)
+
+
+@parallel_kernel
+def reduce_few_parallel(o, outputs, wanted, results, denominator, geometry, ranges, done):
+    """`reduce_few` on numba's threads."""
+    for chunk in prange(done.size):
+        low, high = ranges[chunk, 0], ranges[chunk, 1]
+        reduce_few(o, outputs, wanted, results, denominator, geometry, low, high)
         done[chunk] = 1
 
 

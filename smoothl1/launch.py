@@ -102,12 +102,15 @@ class SumsRun:
         if plan.outputs > FEW:
             self._parts = None
             self.division = Division(plan, 1, max(1, plan.blocks))
-            table = _describe_results(results, self._rows, plan)
+            flat = _flat_results(results, plan) if _is_few(plan, operands) else None
+            table = _describe_results(results, self._rows, plan) if flat is None else flat
         else:
             self.division = _divide_work(plan, fine)
             table = self._parts = np.empty((3, self.division.count * plan.outputs))
         by = 1.0 if denominator is None or self._parts is not None else denominator
         self._serial, self._parallel, rest = kernels_for(self.division, by)
+        if isinstance(table, Sums):
+            self._serial, self._parallel = kernels.reduce_few, kernels.reduce_few_parallel
         self._arguments = (operands, arranged, wanted, table, *rest)
 
     def run(self, ranges: threads.Ranges) -> None:
@@ -260,6 +263,22 @@ def _flat_axes(
     if len(sizes) > 1 or (sizes[0] > 1 and steps[0] != dtype.itemsize):
         return None
     return (*(a for a in range(len(shape)) if a not in order), *order)
+
+
+def _is_few(plan: Plan, operands: Operands) -> bool:
+    """Whether sums of few rows can be made in registers: operands lie flat in memory."""
+    return plan.few and operands.x is not None and operands.x.dtype != np.int64
+
+
+def _flat_results(results: dict[int, Array], plan: Plan) -> Sums | None:
+    """Flat views of the arrays that take the sums; None if one is not contiguous."""
+    views: list[Array | None] = [None] * 3
+    for row, array in results.items():
+        live = array.reshape([n for n in array.shape if n != 1])
+        views[row] = _flat(live, ascending(plan.back), NATIVE)
+        if views[row] is None:
+            return None
+    return Sums(*views)
 
 
 def _describe_results(results: dict[int, Array], rows: list[int], plan: Plan) -> Array:

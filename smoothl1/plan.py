@@ -24,7 +24,7 @@ DEPTH = 16  # additions in one lane of a block: 64 of them can be 31 ulps off
 LANES = 64  # float64 lanes: eight AVX-512 registers
 SPAN = 2048
 TILE = 1024  # columns of one tile
-VECTOR = 8  # elements that kernels load at once: a tile begins where such a load does
+FEW_ROWS = 4  # read side by side where columns are many: processors foresee few streams
 GROUP = 8  # rows of a linear model that kernels work on side by side
 
 
@@ -54,6 +54,11 @@ class Plan:
     def outputs(self) -> int:
         """Number of sums."""
         return self.outer * self.columns
+
+    @property
+    def few(self) -> bool:
+        """Whether few rows of several tiles are summed, each column in one lane."""
+        return self.tiles > 1 and 1 < self.rows <= FEW_ROWS
 
     @property
     def tiles(self) -> int:
@@ -161,7 +166,9 @@ def _tile(rows: int, columns: int) -> tuple[int, int]:
     tiles = max(1, -(-columns // TILE))
     tile = max(1, -(-columns // tiles))
     if tiles > 1:
-        tile = -(-tile // VECTOR) * VECTOR
+        tile = -(-tile // LANES) * LANES
+        if rows <= FEW_ROWS:
+            return tile, 1
     lanes = 1 << max(0, (SPAN // tile).bit_length() - 1)
     useful = 1 << max(0, (rows - 1).bit_length())
     return tile, min(LANES, lanes, useful)

@@ -9,7 +9,7 @@ subtree.
 
 from __future__ import annotations
 
-from math import frexp
+from math import frexp, nan
 
 import numpy as np
 from numba import types
@@ -78,7 +78,7 @@ def used_rows(wanted):
 @helper
 def clear(lanes, row, n):
     """Set the first n lanes to zero."""
-    for i in range(n):
+    for i in range(np.uintp(n)):
         lanes[row, i] = 0.0
 
 
@@ -266,23 +266,31 @@ def _has_reciprocal(number):
 
 
 @by_type
+def reciprocal(denominator):
+    """Reciprocal of a number by which one may multiply; NaN if there is none."""
+    if isinstance(denominator, types.Boolean):
+        return lambda denominator: nan
+    return lambda denominator: 1.0 / denominator if _has_reciprocal(denominator) else nan
+
+
+@by_type
 def divide(lanes, denominator, n):
     """Divide the sums of losses by a number, or by the weight sums (True)."""
     if isinstance(denominator, types.Boolean):
 
         def by_weight(lanes, denominator, n):
-            for i in range(n):
+            for i in range(np.uintp(n)):
                 lanes[LOSS, i] /= lanes[WEIGHT, i]
 
         return by_weight
 
     def by_number(lanes, denominator, n):
-        if _has_reciprocal(denominator):
-            share = 1.0 / denominator
-            for i in range(n):
+        share = reciprocal(denominator)
+        if share == share:
+            for i in range(np.uintp(n)):
                 lanes[LOSS, i] *= share
         else:
-            for i in range(n):
+            for i in range(np.uintp(n)):
                 lanes[LOSS, i] /= denominator
 
     return by_number
@@ -301,3 +309,35 @@ def store(results, row, start, lanes, n, raw):
             results[row, start + i] = lanes[row, i]
 
     return copy
+
+
+@by_type
+def copy_losses(lanes, denominator, share, out, start, n):
+    """Write losses, divided as by `divide`, as elements start .. of an array; None takes none."""
+    if isinstance(out, types.NoneType):
+        return lambda lanes, denominator, share, out, start, n: None
+    if isinstance(denominator, types.Boolean):
+
+        def by_weight(lanes, denominator, share, out, start, n):
+            for i in range(np.uintp(n)):
+                out[np.uintp(start) + i] = lanes[LOSS, i] / lanes[WEIGHT, i]
+
+        return by_weight
+
+    def by_number(lanes, denominator, share, out, start, n):
+        if share == share:
+            for i in range(np.uintp(n)):
+                out[np.uintp(start) + i] = lanes[LOSS, i] * share
+        else:
+            for i in range(np.uintp(n)):
+                out[np.uintp(start) + i] = lanes[LOSS, i] / denominator
+
+    return by_number
+
+
+@helper
+def copy_sums(lanes, row, out, start, n):
+    """Write sums as elements start .. of an array; None takes none."""
+    if out is not None:
+        for i in range(np.uintp(n)):
+            out[np.uintp(start) + i] = lanes[row, i]

@@ -82,6 +82,58 @@ def test_sums_that_share_a_run(rows, dtype):
         np.testing.assert_allclose(grad[i], slopes * weight[i] / total, rtol=1e-6, atol=1e-12)
 
 
+FEW = [((2, 16_401), 0), ((3, 16_448), 0), ((4, 20_000), 0), ((5, 17_000), 0), ((3, 4, 6_000), 1)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("shape", "axis"), FEW)
+def test_few_rows_of_many_columns(shape, axis, dtype):
+    """Sums that go from registers to the results, with all that a call can have."""
+    rng = np.random.default_rng(5)
+    x, target, weight = rng.normal(size=(3, *shape)).astype(dtype)
+    weight, where = abs(weight), rng.random(shape) < 0.7
+    terms, slopes = (
+        np.reshape(part, shape)
+        for part in elements(x.ravel().astype(float), target.ravel().astype(float), 0.3)[:2]
+    )
+    count, close = shape[axis], {"rtol": 3 * np.finfo(dtype).eps, "atol": 0}
+
+    loss, grad = sl.smooth_l1_value_and_grad(x, target, beta=0.3, axis=axis)
+    np.testing.assert_allclose(loss, terms.sum(axis) / count, **close)
+    np.testing.assert_allclose(grad, slopes / count, **close)
+    assert np.array_equal(sl.smooth_l1_loss(x, target, beta=0.3, axis=axis), loss)
+    place = np.full((2, *loss.shape), np.nan, dtype).swapaxes(0, -1)[..., 0].T
+    sl.smooth_l1_loss(x, target, beta=0.3, axis=axis, out=place)
+    assert np.array_equal(place, loss)
+    wide = sl.smooth_l1_loss(x, target, beta=0.3, axis=axis, dtype=np.float64)
+    assert np.array_equal(wide.astype(dtype), loss)
+    there = x.copy()
+    got = sl.smooth_l1_value_and_grad(there, target, beta=0.3, axis=axis, grad_out=there)
+    assert np.array_equal(got[0], loss)
+    assert np.array_equal(there, grad)
+
+    share = weight.astype(float) * where
+    options = {"weight": weight, "where": where, "axis": axis}
+    weighted, grad = sl.smooth_l1_value_and_grad(x, target, beta=0.3, **options)
+    total = share.sum(axis)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(weighted, (terms * share).sum(axis) / total, **close)
+        wanted = slopes * share / np.expand_dims(total, axis)
+    np.testing.assert_allclose(grad, np.where(where, wanted, 0.0), **close)
+    assert np.array_equal(
+        sl.smooth_l1_loss(x, target, beta=0.3, **options), weighted, equal_nan=True
+    )
+
+    own = np.take(x, 0, axis)
+    one = np.expand_dims(own, axis)
+    grad = sl.smooth_l1_grad(one, target, beta=0.3, reduction="sum")
+    residual = (np.broadcast_to(one, shape) - target.astype(float)).ravel()
+    slopes = np.reshape(elements(residual, np.zeros_like(residual), 0.3)[1], shape)
+    np.testing.assert_allclose(
+        grad, slopes.sum(axis, keepdims=True), rtol=close["rtol"], atol=4 * np.finfo(dtype).eps
+    )
+
+
 # One line per case: what was summed, and the exact bits of the sum or sums.
 GOLDEN = """
 import hashlib, sys
@@ -118,7 +170,10 @@ def axis_cases(dtype):
         digest = hashlib.sha256(np.ascontiguousarray(loss)).hexdigest()[:16]
         print(dtype, str(shape).replace(" ", ""), str(axis).replace(" ", ""), digest)
 
-SHAPES = [((1200, 1300), 0), ((1200, 1300), 1), ((400000, 3), 1), ((40, 30, 50, 9), (0, 2))]
+SHAPES = [
+    ((1200, 1300), 0), ((1200, 1300), 1), ((400000, 3), 1), ((40, 30, 50, 9), (0, 2)),
+    ((3, 40001), 0), ((5, 4, 4100), 1),
+]
 SIZES = [*range(301), 1023, 1024, 1025, 4095, 4096, 4097, 10**6 + 7]
 
 def show(sizes=SIZES):
