@@ -3,9 +3,7 @@
     Problem ── Terms (operands by name) ─┬─ run_map  elementwise outputs
                                          └─ SumsRun  sums over axes, and such outputs
 
-Few sums come back from the kernels in float64, and are divided and rounded
-here. Many sums are finished and stored by the kernels, so that no
-second array of their size exists.
+Sums and outputs of one call are made in one pass over the operands where that can be.
 """
 
 from __future__ import annotations
@@ -17,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from .interleave import run_both
-from .launch import SumsRun, Terms, run_map
+from .launch import Terms, arrange, run_map
 from .new_arrays import new_array
 from .plan import Plan, ascending
 from .problem import Problem
 from .records import LOSS, SLOPE, WEIGHT, Outputs, Sums
+from .sums_run import SumsRun
 from .validate import Array, Reduction, broadcast, round_once, share_memory
 
 MANY = 1 << 17  # outputs whose float64 denominators take 1 MiB
@@ -107,8 +106,8 @@ def value_and_grad(
             losses = _loss_run(problem, Terms.of(problem), value, fine=True)
             slopes = _slope_run(problem, terms, grad, summed, fine=True)
             run_both(losses, slopes)
-            _finish_loss(losses, problem, value)
-            _finish_slope(slopes, grad)
+            losses.finish()
+            slopes.finish()
 
     _run_pieces(_Piece(problem, values.array, grads.array), summed, run)
     return values.finish(), grads.finish()
@@ -133,7 +132,7 @@ def _reduce(
     """Mean or sum of the losses, and in the same pass outputs or sums of slopes."""
     run = _loss_run(problem, terms, out, outputs, slopes)
     run.run_all()
-    _finish_loss(run, problem, out, slopes)
+    run.finish()
 
 
 def _loss_run(
@@ -148,16 +147,7 @@ def _loss_run(
     wanted = Sums(True, True if weighted else None, None if slopes is None else True)
     by = True if weighted else problem.count()
     results = {LOSS: out} if slopes is None else {LOSS: out, SLOPE: slopes}
-    return SumsRun(problem, problem.plan(), terms, wanted, by, results, outputs, fine)
-
-
-def _finish_loss(run: SumsRun, problem: Problem, out: Array, slopes: Array | None = None) -> None:
-    sums = run.finish()
-    if sums is not None:
-        by = sums[WEIGHT] if problem.is_weighted() else problem.count()
-        _assign(out, sums[LOSS], run.plan, by)
-        if slopes is not None:
-            _assign(slopes, sums[SLOPE], run.plan)
+    return _new_run(problem, problem.plan(), terms, wanted, by, results, outputs, fine)
 
 
 def _sum_slopes(
@@ -170,7 +160,7 @@ def _sum_slopes(
     """Sums of slopes over axes, and in the same pass outputs."""
     run = _slope_run(problem, terms, out, summed, outputs)
     run.run_all()
-    _finish_slope(run, out)
+    run.finish()
 
 
 def _slope_run(
@@ -182,13 +172,22 @@ def _slope_run(
     fine: bool = False,
 ) -> SumsRun:
     plan = problem.plan(summed, keepdims=True)
-    return SumsRun(problem, plan, terms, Sums(slope=True), None, {SLOPE: out}, outputs, fine)
+    return _new_run(problem, plan, terms, Sums(slope=True), None, {SLOPE: out}, outputs, fine)
 
 
-def _finish_slope(run: SumsRun, out: Array) -> None:
-    sums = run.finish()
-    if sums is not None:
-        _assign(out, sums[SLOPE], run.plan)
+def _new_run(
+    problem: Problem,
+    plan: Plan,
+    terms: Terms,
+    wanted: Sums,
+    denominator: float | bool | None,
+    results: dict[int, Array],
+    outputs: Outputs = Outputs(),  # noqa: B008 (immutable)
+    fine: bool = False,
+) -> SumsRun:
+    operands, arranged = arrange(terms, outputs, plan, problem)
+    kept = problem, terms, outputs
+    return SumsRun(plan, operands, arranged, wanted, denominator, results, kept, fine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +257,9 @@ def denominator(problem: Problem) -> Array | float | None:
         return problem.count()
     terms = Terms(weight=problem.weight, where=problem.where)
     weights = np.empty(plan.result_shape)
-    run = SumsRun(problem, plan, terms, Sums(weight=True), None, {WEIGHT: weights})
+    run = _new_run(problem, plan, terms, Sums(weight=True), None, {WEIGHT: weights})
     run.run_all()
-    sums = run.finish()
-    if sums is not None:
-        _assign(weights, sums[WEIGHT], plan)
+    run.finish()
     return weights if weights.size != 1 else float(weights.reshape(())[()])
 
 
@@ -279,18 +276,6 @@ def _expand(grad_output: Array, problem: Problem) -> Array:
     if problem.keepdims:
         return grad_output
     return np.expand_dims(grad_output, problem.axes)
-
-
-def _assign(
-    array: Array, sums: Array, plan: Plan, denominator: Array | float | None = None
-) -> None:
-    """Divide sums, which come in the order of the plan, and store them, each rounded once."""
-    with np.errstate(all="ignore"):
-        if denominator is not None:
-            sums = np.divide(sums, denominator)
-        if len(plan.kept) > 1:
-            sums = sums.reshape([plan.shape[a] for a in plan.kept]).transpose(plan.back)
-        array[...] = round_once(sums, array.dtype).reshape(array.shape)
 
 
 class _Target:

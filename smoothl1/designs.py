@@ -118,7 +118,7 @@ class Dense(Design):
 
     def _run(self, w: Vector, direction: Vector | None) -> Vector:
         from . import linear, threads
-        from .launch import add_pairs
+        from .sums_run import add_pairs
 
         n, p = self.shape
         if n == 0:  # an empty block of a larger matrix

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .launch import SumsRun
 from .plan import Division
+from .sums_run import SumsRun
 from .threads import Ranges, all_tasks
 
 SLAB = 1 << 20  # elements: 8 MiB of a float64 operand, in the last cache level

@@ -1,4 +1,4 @@
-"""Bring arrays into the form that kernels take, and launch them.
+"""Bring arrays into the form that kernels take, and launch those of elementwise outputs.
 
 Arrays that are contiguous in the order of the plan and of a native type go in
 as flat views. If one of them is not, all are described and gathered run by
@@ -17,18 +17,15 @@ import numpy as np
 from . import kernels, threads
 from .descriptions import ABSENT
 from .gather import describe_input, describe_output
-from .plan import SPAN, Division, Plan, ascending, coalesce, divide
+from .plan import SPAN, Plan, coalesce
 from .problem import Problem
-from .records import Geometry, Operands, Outputs, Sums
+from .records import Operands, Outputs
 from .validate import Array, broadcast
 
-FEW = 1 << 14  # sums: their partial sums take at most 1 MiB
 NATIVE = ("float64", "float32")
 FLAT = {"x": NATIVE, "target": NATIVE, "weight": NATIVE, "where": ("bool",)}
 TINY = 1e-300  # a divisor without a finite reciprocal, or nearly so
-FINE = 1 << 12  # elements of a small task
 ALL_ABSENT = dict.fromkeys(("betas", "weight", "where", "factor", "divisors"), ABSENT)
-UNITS_PER_THREAD = 32  # so that the last ones to finish wait for little
 
 
 @dataclass(slots=True)
@@ -70,117 +67,13 @@ class Terms:
 def run_map(problem: Problem, terms: Terms, outputs: Outputs) -> None:
     """Write elementwise outputs."""
     plan = problem.plan((), keepdims=False)
-    operands, arranged = _arrange(terms, outputs, plan, problem)
+    operands, arranged = arrange(terms, outputs, plan, problem)
     tasks = threads.all_tasks(-(-plan.size // SPAN))
     arguments = (operands, arranged, plan.size)
     threads.run(kernels.map_runs, kernels.map_runs_parallel, arguments, tasks, plan.size)
 
 
-class SumsRun:
-    """A kernel that makes the wanted sums, and elementwise outputs on the way.
-
-    Few sums come back as float64 under LOSS, WEIGHT and SLOPE, in the order
-    of the plan and not yet divided. Many are divided by the kernels and
-    stored in ``results``; then there is nothing to come back.
-    """
-
-    def __init__(
-        self,
-        problem: Problem,
-        plan: Plan,
-        terms: Terms,
-        wanted: Sums,
-        denominator: float | bool | None,
-        results: dict[int, Array],
-        outputs: Outputs = Outputs(),  # noqa: B008 (immutable)
-        fine: bool = False,
-    ) -> None:
-        operands, arranged = _arrange(terms, outputs, plan, problem)
-        self._kept = problem, terms, outputs, results  # kernels know them by addresses
-        self._rows = [row for row, flag in enumerate(wanted) if flag]
-        self.plan = plan
-        if plan.outputs > FEW:
-            self._parts = None
-            self.division = Division(plan, 1, max(1, plan.blocks))
-            flat = _flat_results(results, plan) if _is_few(plan, operands) else None
-            table = _describe_results(results, self._rows, plan) if flat is None else flat
-        else:
-            self.division = _divide_work(plan, fine)
-            table = self._parts = np.empty((3, self.division.count * plan.outputs))
-        by = 1.0 if denominator is None or self._parts is not None else denominator
-        self._serial, self._parallel, rest = kernels_for(self.division, by)
-        if isinstance(table, Sums):
-            self._serial, self._parallel = kernels.reduce_few, kernels.reduce_few_parallel
-        self._arguments = (operands, arranged, wanted, table, *rest)
-
-    def run(self, ranges: threads.Ranges) -> None:
-        """Run the tasks of some ranges."""
-        elements = self.plan.size * int((ranges[:, 1] - ranges[:, 0]).sum())
-        elements //= max(1, self.division.tasks)
-        threads.run(self._serial, self._parallel, self._arguments, ranges, elements)
-
-    def run_all(self) -> None:
-        """Run all tasks."""
-        self.run(threads.all_tasks(self.division.tasks))
-
-    def finish(self) -> dict[int, Array] | None:
-        """Add up the parts of each sum, when all tasks have run."""
-        if self._parts is None:
-            return None
-        if self.division.count == 1:
-            return {row: self._parts[row] for row in self._rows}
-        if self.plan.outputs == 1:
-            return {row: np.array([add_numbers(self._parts[row].tolist())]) for row in self._rows}
-        shape = self.division.count, self.plan.outputs
-        return {row: add_pairs(self._parts[row].reshape(shape)) for row in self._rows}
-
-
-def _divide_work(plan: Plan, fine: bool) -> Division:
-    """Division into as many tasks as the threads like, or into small ones."""
-    if fine:
-        wanted = plan.size // FINE
-    elif threads.choose_runner(plan.size) == threads.SERIAL:
-        wanted = 1
-    else:
-        wanted = UNITS_PER_THREAD * threads.get_num_threads()
-    parts = 2 * FEW if fine else FEW
-    most = max(1, parts // max(1, plan.outputs)) * plan.outer * plan.tiles
-    return divide(plan, min(most, wanted))
-
-
-def kernels_for(division: Division, denominator: float | bool) -> tuple[Any, Any, tuple[Any, ...]]:
-    """Serial and parallel kernel for a plan, and the last of their arguments."""
-    plan = division.plan
-    if plan.outputs == 1 and not plan.short:
-        rest = (division.each, plan.size)
-        return kernels.reduce_flat, kernels.reduce_flat_parallel, rest
-    geometry = Geometry(
-        plan.outer, plan.rows, plan.columns, plan.tile, plan.lanes,
-        division.each, division.each.bit_length(),
-    )  # fmt: skip
-    if plan.short:
-        return kernels.reduce_short, kernels.reduce_short_parallel, (denominator, geometry)
-    return kernels.reduce_long, kernels.reduce_long_parallel, (denominator, geometry)
-
-
-def add_pairs(parts: Array) -> Array:
-    """Add up rows of partial sums in neighbouring pairs."""
-    with np.errstate(all="ignore"):
-        while len(parts) > 1:
-            pairs = len(parts) // 2 * 2
-            parts = np.concatenate([parts[0:pairs:2] + parts[1:pairs:2], parts[pairs:]])
-    return parts[0]
-
-
-def add_numbers(parts: list[float]) -> float:
-    """Add up numbers in neighbouring pairs, for few a tenth of the time that NumPy takes."""
-    while len(parts) > 1:
-        odd = parts[len(parts) // 2 * 2 :]
-        parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)] + odd
-    return parts[0]
-
-
-def _arrange(
+def arrange(
     terms: Terms, outputs: Outputs, plan: Plan, problem: Problem
 ) -> tuple[Operands, Outputs]:
     """Operands and outputs as kernels take them: all flat or all described."""
@@ -224,7 +117,7 @@ def _flatten(
         return None
     views: dict[str, Array] = {}
     for name, array in (arrays | outputs).items():
-        view = _flat(array, order, FLAT.get(name, NATIVE))
+        view = flat_view(array, order, FLAT.get(name, NATIVE))
         if view is None:
             return None
         view.flags.writeable = name in outputs
@@ -237,7 +130,7 @@ def _rounding(name: str, problem: Problem) -> str:
     return problem.rounding if name in FLAT else "float64"
 
 
-def _flat(array: Array, order: tuple[int, ...], types: tuple[str, ...]) -> Array | None:
+def flat_view(array: Array, order: tuple[int, ...], types: tuple[str, ...]) -> Array | None:
     """One-dimensional view in an order of axes, if the array is contiguous in it."""
     flags = array.flags
     if not flags.aligned:
@@ -263,32 +156,3 @@ def _flat_axes(
     if len(sizes) > 1 or (sizes[0] > 1 and steps[0] != dtype.itemsize):
         return None
     return (*(a for a in range(len(shape)) if a not in order), *order)
-
-
-def _is_few(plan: Plan, operands: Operands) -> bool:
-    """Whether sums of few rows can be made in registers: operands lie flat in memory."""
-    return plan.few and operands.x is not None and operands.x.dtype != np.int64
-
-
-def _flat_results(results: dict[int, Array], plan: Plan) -> Sums | None:
-    """Flat views of the arrays that take the sums; None if one is not contiguous."""
-    views: list[Array | None] = [None] * 3
-    for row, array in results.items():
-        live = array.reshape([n for n in array.shape if n != 1])
-        views[row] = _flat(live, ascending(plan.back), NATIVE)
-        if views[row] is None:
-            return None
-    return Sums(*views)
-
-
-def _describe_results(results: dict[int, Array], rows: list[int], plan: Plan) -> Array:
-    """Descriptions of the arrays that take the sums; a zero row takes none."""
-    order = ascending(plan.back)  # ranks of the kept axes
-    table = np.zeros((3, 64 + 2 * len(plan.shape)), np.int64)
-    for row in rows:
-        if row in results:
-            array = results[row]
-            live = array.reshape([n for n in array.shape if n != 1])
-            description = describe_output(live, order)
-            table[row, : description.size] = description
-    return table

@@ -17,9 +17,9 @@ import numpy as np
 
 from .jit import compiled
 from .kernels import map_runs
-from .launch import FEW, kernels_for
 from .plan import SPAN, divide, make_plan
 from .records import Operands, Outputs, Sums
+from .sums_run import FEW, kernels_for
 from .validate import Array, Reduction, check_axis
 
 TOTAL = Sums(loss=True)

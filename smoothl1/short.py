@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from . import plain, threads
+from . import along, plain, threads
 from .kernels import reduce_flat, reduce_flat_parallel, total_loss, total_loss_and_grad
-from .launch import UNITS_PER_THREAD, add_numbers
 from .new_arrays import new_array
 from .plan import divide, make_plan
 from .records import Operands, Outputs, Sums
 from .small import LOSS, LOSS_AND_GRAD, MOST, PLAIN
+from .sums_run import UNITS_PER_THREAD, add_numbers
 from .validate import Array
 
 WRITABLE = 0x400
@@ -62,10 +62,12 @@ def loss(x: Array, target: Any, beta: float, divides: bool | None, axis: Any, ke
             if not value < 0.0:
                 return dtype.type(value)
         return _large_loss(x, target, beta, divides) if fits(x, target) else None
-    if x.size >= SERIAL or not fits(x, target):
+    if not fits(x, target):
         return None
     if divides is not None:
-        return plain.loss_along(x, target, beta, divides, axis, keepdims, None)
+        return _loss_along(x, target, beta, divides, axis, keepdims, None)
+    if x.size >= SERIAL:
+        return None
     return plain.losses(x, target, beta) if axis is None and keepdims is False else None
 
 
@@ -101,11 +103,16 @@ def _along(
     x: Array, target: Array, beta: float, divides: bool | None, axis: Any, keepdims: Any,
     grad_out: Array | None,
 ) -> tuple[Any, Array] | None:  # fmt: skip
-    if divides is None or x.size >= SERIAL or not fits(x, target):
+    if divides is None or not fits(x, target):
         return None
-    grad = np.empty(x.shape, x.dtype) if grad_out is None else grad_out
-    losses = plain.loss_along(x, target, beta, divides, axis, keepdims, grad)
+    grad = new_array(x.shape, x.dtype) if grad_out is None else grad_out
+    losses = _loss_along(x, target, beta, divides, axis, keepdims, grad)
     return None if losses is None else (losses, grad)
+
+
+def _loss_along(x: Array, *options: Any) -> Any:
+    losses = plain.loss_along(x, *options) if x.size < SERIAL else None
+    return along.loss_along(x, *options) if losses is None else losses
 
 
 def slope(

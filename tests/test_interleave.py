@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import smoothl1 as sl
-from smoothl1 import interleave, launch
+from smoothl1 import interleave, sums_run
 from smoothl1.plan import divide, make_plan
 
 # shape, axes of the loss, axes of the slopes
@@ -73,7 +73,7 @@ def test_bits_do_not_depend_on_slabs(monkeypatch, rng, own, shape, axis, weighte
     loss = sl.smooth_l1_loss(x, target, **options)
     grad = sl.smooth_l1_grad(x, target, **options)
     monkeypatch.setattr(interleave, "SLAB", 1 << 12)
-    monkeypatch.setattr(launch, "FINE", 1 << 8)
+    monkeypatch.setattr(sums_run, "FINE", 1 << 8)
     both = sl.smooth_l1_value_and_grad(x, target, **options)
     assert np.array_equal(both[0], loss)
     assert np.array_equal(both[1], grad)

@@ -63,6 +63,28 @@ def test_bits_of_the_long_way(shape, dtype):
         assert same(function(x, target, **options), wanted)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("shape", [(17_000, 13), (3, 70_001), (5, 13, 4_000), (20_000, 1, 11)])
+def test_large_arrays_have_the_bits_of_the_long_way(shape, dtype, monkeypatch):
+    """Few and many sums, few and many rows, axes in the order of memory and not."""
+    x, target = numbers(shape, 1, dtype), numbers(shape, 2, dtype)
+    asked = []
+    loss_along = short.along.loss_along
+    monkeypatch.setattr(
+        short.along, "loss_along", lambda *given: asked.append(given) or loss_along(*given)
+    )
+    axes = [0, 1, (0, 1), (), *([(0, 2), (1, 2), 2] if x.ndim == 3 else [])]
+    for axis, reduction, keepdims in itertools.product(axes, ("mean", "sum"), (False, True)):
+        options = {"beta": 0.3, "reduction": reduction, "axis": axis, "keepdims": keepdims}
+        wanted = long_way(sl.smooth_l1_value_and_grad, x, target, **options)
+        assert not asked
+        got = sl.smooth_l1_value_and_grad(x, target, **options)
+        assert all(map(same, got, wanted))
+        assert same(sl.smooth_l1_loss(x, target, **options), wanted[0])
+        assert len(asked) == 2
+        asked.clear()
+
+
 def test_the_definition(rng):
     x, target = rng.normal(size=(2, 6, 5, 7))
     for axis, beta in itertools.product((0, 1, 2, (0, 1), (1, 2), (0, 2)), (0.0, 0.3, 2.5)):
