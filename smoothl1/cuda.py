@@ -1,12 +1,15 @@
 """Arrays on a GPU: from a checked call to kernels and back, without waiting for them.
 
-    Call ── Work (checked, operands as spans) ─┬─ run_map   elementwise outputs
-                                               └─ run_sums  sums over axes, and such outputs
+    Call ── Work (checked, operands as spans) ─┬─ run_map    elementwise outputs
+                                               ├─ run_sums   sums over axes, and such outputs
+                                               └─ run_mixed  a loss of all elements whose
+                                                             gradient sums over fewer axes
 
 As in `cpu`, which this mirrors; but memory comes from the library of the
 arrays, everything is launched on its current stream, and no value ever comes
-back to the host. Where a gradient sums over other axes than the loss, the
-operands are read twice.
+back to the host. Operands are read once, but where the loss keeps some axes and
+its gradient sums over others than the loss: partial sums of both would take
+memory in proportion to the data.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from typing import Any
 from numba import cuda
 
 from .calls import Call, Wanted
-from .cuda_launch import is_wide, run_copy, run_map, run_sums
+from .cuda_launch import is_wide, run_copy, run_map
+from .cuda_sums import run_mixed, run_sums
 from .cuda_work import Work
 from .devices import Memory, Span
 from .problem import Problem
@@ -42,8 +46,33 @@ def _loss(work: Work, call: Call) -> Any:
         run_map(work, target.span, None)
         return target.finish()
     target = _Target(work, call, "out", problem.plan().result_shape)
-    run_sums(work, problem.plan(), loss=work.result_axes(target.span))
+    _run_loss(work, target.span)
     return target.finish()
+
+
+def _run_loss(
+    work: Work, loss: Span, slope: Span | None = None, slope_out: Span | None = None
+) -> None:
+    """Sums of losses, and sums of slopes over the axes of `_summed_first` or each slope."""
+    problem, loss = work.problem, work.result_axes(loss)
+    first = _summed_first(problem)
+    if first:
+        run_mixed(work, problem.plan(first, keepdims=True), loss, slope, slope_out)
+    else:
+        run_sums(work, problem.plan(), loss=loss, slope=slope, slope_out=slope_out)
+
+
+def _summed_first(problem: Problem) -> tuple[int, ...]:
+    """Axes that a sum of all elements takes first: those that one operand is broadcast along.
+
+    It takes them also where no gradient is wanted, so that the loss has the same bits.
+    """
+    live = problem.live_axes()
+    if problem.plan().outputs != 1 or problem.plan().size == 0:
+        return ()
+    own, other = problem.broadcast_axes(), problem.swapped().broadcast_axes()
+    axes = own or other
+    return () if axes == live or (own and other and own != other) else axes
 
 
 def _slope(work: Work, call: Call) -> Any:
@@ -77,13 +106,12 @@ def _value_and_grad(work: Work, call: Call) -> tuple[Any, Any]:
         run_sums(work, plan, slope=grad, loss_out=values.span)
     else:
         _divide(work)
-        loss = work.result_axes(values.span)
         if not summed:
-            run_sums(work, problem.plan(), loss=loss, slope_out=grad)
-        elif summed == problem.live_axes():
-            run_sums(work, problem.plan(), loss=loss, slope=grad)
+            _run_loss(work, values.span, slope_out=grad)
+        elif summed in (problem.live_axes(), _summed_first(problem)):
+            _run_loss(work, values.span, slope=grad)
         else:
-            run_sums(work, problem.plan(), loss=loss)
+            _run_loss(work, values.span)
             _run_slope(work, grads.span, summed)
     return values.finish(), grads.finish()
 

@@ -6,11 +6,11 @@ kernel is made; absent operands give None, whose branches the compiler drops.
 
 spread  elementwise outputs of operands with any strides
 total   partial sums of all elements, one chunk for each block
-sums    sums over rows: a block takes some outputs and a chunk of their rows
 fold    partial sums of all chunks, divided and stored
 copy    elements from one place to another
 
-Operands that lie side by side have kernels of their own (see `cuda_flat`). The
+Sums over rows, and operands that lie side by side, have kernels of their own (see
+`cuda_rows` and `cuda_flat`). The
 order of additions follows from the plan, from the type and from the constants
 here, and not from the device: threads add their own elements in float64, a tree in
 shared memory adds up threads, and a second kernel adds up blocks.
@@ -18,7 +18,7 @@ shared memory adds up threads, and a second kernel adds up blocks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -54,6 +54,14 @@ class Form:
         """Whether there are sums of losses, of weights and of slopes."""
         loss, weight, slope = map(bool, self.results)
         return loss, weight or self.by_weight, slope
+
+    def of_total(self) -> Form:
+        """Only its sums of losses and weights."""
+        return replace(self, results=(*self.results[:2], ""))
+
+    def of_slopes(self) -> Form:
+        """Only its sums of slopes."""
+        return replace(self, results=("", "", self.results[2]), by_weight=False)
 
     def element(self) -> Any:
         """Function of one element."""
@@ -165,7 +173,7 @@ def _output_writer(form: Form) -> Any:
 
 
 @cache
-def _four(form: Form) -> Any:
+def four_of(form: Form) -> Any:
     """Function that takes four elements side by side, all fetched before any is stored."""
     fetch, write = _fetcher(form), _output_writer(form)
 
@@ -185,7 +193,7 @@ def _four(form: Form) -> Any:
 
 
 @cache
-def _taker(form: Form) -> Any:
+def taker(form: Form) -> Any:
     """Function that takes one element."""
     fetch, write = _fetcher(form), _output_writer(form)
 
@@ -199,7 +207,7 @@ def _taker(form: Form) -> Any:
 
 
 @cache
-def _adder(form: Form) -> Any:
+def adder(form: Form) -> Any:
     """Function that adds an element to the sums of losses, weights and slopes."""
     has_loss, has_weight, has_slope = form.sums()
 
@@ -221,7 +229,7 @@ def _adder(form: Form) -> Any:
 @cache
 def spread_kernel(form: Form) -> Any:
     """Make the kernel of elementwise outputs."""
-    four, take = _four(form), _taker(form)
+    four, take = four_of(form), taker(form)
 
     @cuda.jit
     def spread(o, outputs, sizes, size, constants):
@@ -282,19 +290,8 @@ def part_store(form: Form) -> Any:
     return store
 
 
-@cuda.jit(device=True)
-def _place(thread, block, geometry):
-    """Column, lane, outer index and chunk of a thread."""
-    outer, _, columns, _, wide, lanes = geometry
-    deep = cuda.blockDim.x // (wide * lanes)
-    column, lane, group = thread % wide, thread // wide % lanes, thread // (wide * lanes)
-    tiles, groups = (columns + wide - 1) // wide, (outer + deep - 1) // deep
-    tile, rest = block % tiles, block // tiles
-    return tile * wide + column, lane, rest % groups * deep + group, rest // groups
-
-
 @cache
-def _finisher(form: Form) -> Any:
+def finisher(form: Form) -> Any:
     """Function that divides the sums of one output and stores them."""
     write_loss, write_weight, write_slope = (_writer(name, True) for name in form.results)
     by_weight = form.by_weight
@@ -311,47 +308,9 @@ def _finisher(form: Form) -> Any:
 
 
 @cache
-def sums_kernel(form: Form, direct: bool) -> Any:
-    """Make the kernel of sums over rows; direct ones are finished, others go to ``parts``."""
-    four, take, add = _four(form), _taker(form), _adder(form)
-    finish, tree, store = _finisher(form), tree_of(form), part_store(form)
-
-    @cuda.jit
-    def sums(o, outputs, sizes, constants, geometry, parts, results, result_sizes, divisor):
-        column, lane, outer, chunk = _place(cuda.threadIdx.x, cuda.blockIdx.x, geometry)
-        outers, rows, columns, chunk_rows, wide, lanes = geometry
-        total = (0.0, 0.0, 0.0)
-        valid = column < columns and outer < outers
-        if chunk > 0 and chunk * chunk_rows >= rows:  # a block too many
-            valid = False
-        if valid:
-            row, high = chunk * chunk_rows + lane, min((chunk + 1) * chunk_rows, rows)
-            at, step = (outer * rows + row) * columns + column, lanes * columns
-            while row + 3 * lanes < high:
-                a, b, c, d = four(o, outputs, at, step, sizes, constants)
-                total = add(add(add(add(total, a), b), c), d)
-                row += 4 * lanes
-                at += 4 * step
-            while row < high:
-                total = add(total, take(o, outputs, at, sizes, constants))
-                row += lanes
-                at += step
-        loss, weight, slope = total
-        loss, weight, slope = tree(loss, weight, slope, lane, lanes, wide)
-        if valid and lane == 0:
-            output = outer * columns + column
-            if direct:
-                finish(results, result_sizes, output, loss, weight, slope, divisor)
-            else:
-                store(parts, chunk * (outers * columns) + output, loss, weight, slope)
-
-    return sums
-
-
-@cache
 def fold_kernel(form: Form) -> Any:
     """Make the kernel that adds up the chunks of each output."""
-    finish, tree, add = _finisher(form), tree_of(form), _adder(form)
+    finish, tree, add = finisher(form), tree_of(form), adder(form)
 
     @cuda.jit
     def fold(parts, chunks, outputs, wide, results, result_sizes, divisor):
@@ -379,7 +338,7 @@ def total_kernel(form: Form, count: int) -> Any:
     It adds the elements in the order of `cuda_flat`, whose vectors hold
     ``count``: where operands lie does not change the bits of their sum.
     """
-    take, add, tree, store = _taker(form), _adder(form), tree_of(form), part_store(form)
+    take, add, tree, store = taker(form), adder(form), tree_of(form), part_store(form)
     threads = THREADS
 
     @cuda.jit

@@ -29,12 +29,26 @@ from numba.cuda.np import numpy_support
 from numba.cuda.typing.typeof import typeof
 
 import smoothl1 as sl
-from smoothl1 import cuda_arguments, cuda_flat, cuda_kernels, cuda_launch, devices, views
+from smoothl1 import (
+    cuda_arguments,
+    cuda_flat,
+    cuda_kernels,
+    cuda_launch,
+    cuda_rows,
+    cuda_sums,
+    devices,
+    views,
+)
 from smoothl1.validate import named_dtype
 
 CAPABILITIES = [tuple(map(int, name.split("."))) for name in sys.argv[1:]]
 STREAM = 77
-KERNELS = tuple(f"{name}_kernel" for name in ("flat", "total", "spread", "sums", "fold", "copy"))
+KERNELS = {
+    "flat": cuda_flat,
+    "sums": cuda_rows,
+    "mixed": cuda_rows,
+    **dict.fromkeys(("total", "spread", "fold", "copy"), cuda_kernels),
+}
 
 
 class Nowhere:
@@ -112,16 +126,16 @@ def record():
     views.missing_for_gpus = lambda: None
     numba_devices._runtime.ensure_context = contextlib.nullcontext
     numba_devices._runtime.get_or_create_context = lambda number: SimpleNamespace()
-    cuda_arguments.device_array = cuda_launch.device_array = argument
+    for module in (cuda_arguments, cuda_launch, cuda_sums):
+        module.device_array = argument
     type(devices.NUMBA).device = lambda self, array: 0
-    for name in KERNELS:
-        home = cuda_flat if name == "flat_kernel" else cuda_kernels
-        make = getattr(home, name)
+    for name, home in KERNELS.items():
+        make = getattr(home, f"{name}_kernel")
 
         def launcher(form, *rest, make=make, name=name):
-            return Launcher(f"{name.removesuffix('_kernel')}{rest}", make(form, *rest), form)
+            return Launcher(f"{name}{rest}", make(form, *rest), form)
 
-        setattr(home, name, launcher)
+        setattr(home, f"{name}_kernel", launcher)
 
 
 def calls(dtype):
@@ -140,6 +154,9 @@ def calls(dtype):
         sl.smooth_l1_loss(many, many, beta=0.3, axis=axis)
     sl.smooth_l1_value_and_grad(images, images, beta=0.3, axis=(0, 2))
     sl.smooth_l1_grad(row, images, beta=0.3)
+    sl.smooth_l1_value_and_grad(row, images, beta=0.3)
+    sl.smooth_l1_value_and_grad(images, row, beta=0.3)
+    sl.smooth_l1_value_and_grad(Nowhere((10**6, 1), dtype), many, beta=0.3)
     kept = Nowhere((64, 1, 56, 56), bool)
     everything = {"weight": row, "where": kept, "beta": Nowhere((56,), dtype)}
     sl.smooth_l1_value_and_grad(images, row, **everything)

@@ -7,12 +7,12 @@ multiplication and addition rounds twice; here it rounds once, as on a GPU.
 import numpy as np
 from numba.cuda.simulator.kernelapi import FakeCUDAModule
 
-from smoothl1 import cuda_kernels, cuda_launch
+from smoothl1 import cuda_kernels, cuda_launch, cuda_sums
 
 cuda_kernels.THREADS = 4
 cuda_launch.LEAST_BLOCKS = 1
-cuda_launch.WARP, cuda_launch.FEW_ROWS, cuda_launch.ROWS_PER_THREAD = 2, 2, 4
-cuda_launch.FLAT_CHUNK = 32  # elements: several blocks for a hundred elements
+cuda_sums.WARP, cuda_sums.FEW_ROWS, cuda_sums.ROWS_PER_THREAD = 2, 2, 4
+cuda_sums.FLAT_CHUNK = 32  # elements: several blocks for a hundred elements
 
 
 def fma(module, a, b, c):

@@ -16,7 +16,7 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
 
 from numba import cuda as numba_cuda
 
-from smoothl1 import calls, cuda, cuda_arguments, cuda_launch, devices, views
+from smoothl1 import calls, cuda, cuda_arguments, cuda_launch, cuda_sums, devices, views
 
 to_device = numba_cuda.to_device
 FUNCTIONS = (sl.smooth_l1_grad, sl.smooth_l1_hess, sl.smooth_l1_loss)
@@ -165,6 +165,45 @@ def test_broadcast_arguments(own, axis, weighted, rng):
             np.testing.assert_allclose(a.copy_to_host(), b, rtol=1e-13, atol=1e-15)
 
 
+READ_ONCE = {
+    "rows": ((30, 1), (30, 7)),
+    "columns": ((7,), (30, 7)),
+    "channels": ((5, 1), (4, 5, 6)),
+    "all but channels": ((4, 1, 6), (4, 5, 6)),
+    "long rows": ((3, 1), (3, 150)),
+    "a number": ((), (30, 7)),
+}
+
+
+@pytest.mark.parametrize(("own", "shape"), READ_ONCE.values(), ids=READ_ONCE)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_a_loss_of_all_elements_reads_them_once(own, shape, dtype, rng, monkeypatch):
+    """Also where its gradient sums over fewer axes; the loss alone has the same bits."""
+    x, target = rng.normal(size=own).astype(dtype), rng.normal(size=shape).astype(dtype)
+    readers = []
+    for module in (cuda_launch, cuda_sums):
+
+        def launch(work, kernel, blocks, first, *rest, launch=module.launch):
+            readers.append(isinstance(first, tuple) or first.ndim == 1)
+            launch(work, kernel, blocks, first, *rest)
+
+        monkeypatch.setattr(module, "launch", launch)
+    for pair, wrt in (((x, target), "x"), ((x, target), "target"), ((target, x), "target")):
+        there = tuple(map(to_device, pair))
+        for options in ({"beta": 0.3}, {"beta": 0.3, "reduction": "sum"}):
+            readers.clear()
+            got = sl.smooth_l1_value_and_grad(*there, wrt=wrt, **options)
+            assert sum(readers) == 1
+            wanted = sl.smooth_l1_value_and_grad(*pair, wrt=wrt, **options)
+            for a, b in zip(got, wanted, strict=True):  # sums of both signs: absolute too
+                a = a.copy_to_host()
+                assert (a.shape, a.dtype) == (b.shape, b.dtype)
+                error = 4 * np.finfo(dtype).eps
+                np.testing.assert_allclose(a, b, rtol=error, atol=error * np.abs(b).max())
+            alone = sl.smooth_l1_loss(*there, **options)
+            np.testing.assert_array_equal(alone.copy_to_host(), got[0].copy_to_host())
+
+
 def test_integers_are_rounded_to_the_type_of_the_floats(rng):
     integers = rng.integers(-(2**31), 2**31, 40)
     for kind in ("int64", "int32", "uint16", "uint8", "int8"):
@@ -251,7 +290,8 @@ ROOMY = {
     "elements": (sl.smooth_l1_loss, {"reduction": "none"}),
     "gradient": (sl.smooth_l1_value_and_grad, {"axis": 0}),
     "weights": (sl.smooth_l1_value_and_grad, {"axis": 0, "weight": True}),
-    "x that broadcasts": (sl.smooth_l1_value_and_grad, {"axis": 1, "broadcast": True}),
+    "x that broadcasts": (sl.smooth_l1_value_and_grad, {"broadcast": True}),
+    "x that broadcasts, rows": (sl.smooth_l1_value_and_grad, {"axis": 1, "broadcast": True}),
 }
 
 
@@ -299,7 +339,7 @@ def test_a_launch_that_fails(monkeypatch, rng):
         raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cuda_launch, "_launch", launch)
+        patch.setattr(cuda_launch, "launch", launch)
         with pytest.raises(RuntimeError, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
             sl.smooth_l1_loss(x, target, beta=0.3, out=out)
     assert out.copy_to_host() == 7.0

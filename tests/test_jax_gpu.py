@@ -24,7 +24,7 @@ import jax
 from numba import cuda as numba_cuda
 from pretended import gpu_of_jax
 
-from smoothl1 import cuda_launch, frames, jax_gpu
+from smoothl1 import cuda_sums, frames, jax_gpu
 
 jnp = jax.numpy
 FUNCTIONS = (
@@ -134,7 +134,7 @@ def test_memory_for_sums_goes_back(gpu, operands, monkeypatch):
         raise RuntimeError("no launch")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cuda_launch, "_launch_fold", fail)
+        patch.setattr(cuda_sums, "_launch_fold", fail)
         with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="no launch"):
             sl.smooth_l1_loss(x, target, beta=0.7).block_until_ready()
     assert not gpu.rooms

@@ -1,0 +1,134 @@
+"""Kernels of sums over rows: a block takes some outputs and a chunk of their rows.
+
+sums   sums of losses, weights and slopes, each over the same axes
+mixed  the sum of all losses, and sums of slopes over some axes, from one pass
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from . import cuda_kernels as kernels
+from .cuda_kernels import Form
+
+
+@cuda.jit(device=True)
+def _place(thread, block, geometry):
+    """Column, lane, outer index and chunk of a thread."""
+    outer, _, columns, _, wide, lanes = geometry
+    deep = cuda.blockDim.x // (wide * lanes)
+    column, lane, group = thread % wide, thread // wide % lanes, thread // (wide * lanes)
+    tiles, groups = (columns + wide - 1) // wide, (outer + deep - 1) // deep
+    tile, rest = block % tiles, block // tiles
+    return tile * wide + column, lane, rest % groups * deep + group, rest // groups
+
+
+@cuda.jit(device=True)
+def _has_rows(column, outer, chunk, geometry):
+    """Whether there is anything at a place: some blocks are too many."""
+    outers, rows, columns, chunk_rows, _, _ = geometry
+    return column < columns and outer < outers and (chunk == 0 or chunk * chunk_rows < rows)
+
+
+@cache
+def _row_adder(form: Form) -> Any:
+    """Function that adds the rows of a thread to its sums."""
+    four, take, add = kernels.four_of(form), kernels.taker(form), kernels.adder(form)
+
+    @cuda.jit(device=True)
+    def add_rows(total, o, outputs, sizes, constants, geometry, column, lane, outer, chunk):
+        _, rows, columns, chunk_rows, _, lanes = geometry
+        row, high = chunk * chunk_rows + lane, min((chunk + 1) * chunk_rows, rows)
+        at, step = (outer * rows + row) * columns + column, lanes * columns
+        while row + 3 * lanes < high:
+            a, b, c, d = four(o, outputs, at, step, sizes, constants)
+            total = add(add(add(add(total, a), b), c), d)
+            row += 4 * lanes
+            at += 4 * step
+        while row < high:
+            total = add(total, take(o, outputs, at, sizes, constants))
+            row += lanes
+            at += step
+        return total
+
+    return add_rows
+
+
+@cache
+def _keeper(form: Form, direct: bool) -> Any:
+    """Function that finishes the sums of an output, or puts those of a chunk into ``parts``."""
+    finish, store = kernels.finisher(form), kernels.part_store(form)
+
+    @cuda.jit(device=True)
+    def keep(parts, chunk, count, results, sizes, output, sums, divisor):
+        loss, weight, slope = sums
+        if direct:
+            finish(results, sizes, output, loss, weight, slope, divisor)
+        else:
+            store(parts, chunk * count + output, loss, weight, slope)
+
+    return keep
+
+
+@cache
+def sums_kernel(form: Form, direct: bool) -> Any:
+    """Make the kernel of sums over rows; direct ones are finished, others go to ``parts``."""
+    add_rows, tree, keep = _row_adder(form), kernels.tree_of(form), _keeper(form, direct)
+
+    @cuda.jit
+    def sums(o, outputs, sizes, constants, geometry, parts, results, result_sizes, divisor):
+        column, lane, outer, chunk = _place(cuda.threadIdx.x, cuda.blockIdx.x, geometry)
+        outers, _, columns, _, wide, lanes = geometry
+        total, valid = (0.0, 0.0, 0.0), _has_rows(column, outer, chunk, geometry)
+        if valid:
+            total = add_rows(
+                total, o, outputs, sizes, constants, geometry, column, lane, outer, chunk
+            )
+        total = tree(total[0], total[1], total[2], lane, lanes, wide)
+        if valid and lane == 0:
+            output, count = outer * columns + column, outers * columns
+            keep(parts, chunk, count, results, result_sizes, output, total, divisor)
+
+    return sums
+
+
+@cache
+def mixed_kernel(form: Form, direct: bool) -> Any:
+    """Make the kernel of the sum of all losses, and of sums of slopes over rows.
+
+    A block takes ``repeat`` places one after the other, and puts its losses into ``totals``.
+    Slopes are finished or go to ``parts``, as in `sums_kernel`.
+    """
+    of_total, of_slopes = form.of_total(), form.of_slopes()
+    add_rows, keep = _row_adder(form), _keeper(of_slopes, direct)
+    total_tree, tree = kernels.tree_of(of_total), kernels.tree_of(of_slopes)
+    store, has_slopes, threads = kernels.part_store(of_total), form.sums()[2], kernels.THREADS
+
+    @cuda.jit
+    def mixed(o, outputs, sizes, constants, geometry, repeat, totals, parts, results, result_sizes):
+        thread, first = cuda.threadIdx.x, cuda.blockIdx.x * np.int64(repeat)
+        outers, _, columns, _, wide, lanes = geometry
+        loss, weight = 0.0, 0.0
+        for i in range(repeat):
+            column, lane, outer, chunk = _place(thread, first + i, geometry)
+            slope, valid = 0.0, _has_rows(column, outer, chunk, geometry)
+            if valid:
+                loss, weight, slope = add_rows(
+                    (loss, weight, slope), o, outputs, sizes, constants, geometry,
+                    column, lane, outer, chunk,
+                )  # fmt: skip
+            if has_slopes:
+                total = tree(0.0, 0.0, slope, lane, lanes, wide)
+                if valid and lane == 0:
+                    output, count = outer * columns + column, outers * columns
+                    keep(parts, chunk, count, results, result_sizes, output, total, 1.0)
+                cuda.syncthreads()  # the next round writes where this one reads
+        loss, weight, _ = total_tree(loss, weight, 0.0, thread, threads, 1)
+        if thread == 0 and cuda.blockIdx.x < totals.shape[1]:
+            store(totals, cuda.blockIdx.x, loss, weight, 0.0)
+
+    return mixed

@@ -1,0 +1,151 @@
+"""Choose the kernels of sums on a GPU, and launch them.
+
+How threads are laid over rows follows from the plan, and so do the bits of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from . import cuda_kernels as kernels
+from . import cuda_rows
+from .cuda_arguments import arrange, device_array, result_arguments
+from .cuda_flat import VECTORS
+from .cuda_kernels import Form
+from .cuda_launch import constants_of, flat_type, form_of, kept_by, launch, launch_flat
+from .cuda_work import Work
+from .devices import Span
+from .plan import Plan
+
+WARP = 32  # threads that read side by side
+ROWS_PER_THREAD = 64  # before a sum is cut into chunks
+FEW_ROWS = 8  # that one thread adds up alone
+ENOUGH_BLOCKS = 1024  # to keep a GPU busy without chunks
+FLAT_CHUNK = 1 << 14  # elements that a block sums
+
+
+def run_sums(
+    work: Work,
+    plan: Plan,
+    loss: Span | None = None,
+    weight: Span | None = None,
+    slope: Span | None = None,
+    loss_out: Span | None = None,
+    slope_out: Span | None = None,
+) -> None:
+    """Sums over the rows of a plan, and elementwise outputs; results have all axes of the plan."""
+    if plan.outputs == 0:
+        return
+    if loss is None and slope is None:
+        work = work.of_weights()
+    results, outputs = (loss, weight, slope), (loss_out, slope_out)
+    stores = tuple(kept_by(span, True) for span in results)
+    by_weight = loss is not None and work.problem.is_weighted()
+    form = form_of(work, outputs, results=stores, by_weight=by_weight)
+    count = None if loss is None or by_weight else work.problem.count()
+    finish = *result_arguments(plan, results), 1.0 if count is None else count
+    if plan.outputs == 1 and plan.size > 0:
+        _run_total(work, plan, form, outputs, finish)
+        return
+    shape = _block_shape(plan)
+    parts = _parts(work, shape.chunks * plan.outputs) if shape.chunks > 1 else None
+    arranged, constants = arrange(work, plan, outputs), constants_of(work, form)
+    launch(
+        work, cuda_rows.sums_kernel(form, parts is None), shape.blocks,
+        arranged.operands, arranged.outputs, arranged.sizes, constants, shape.geometry,
+        0 if parts is None else parts, *finish,
+    )  # fmt: skip
+    if parts is not None:
+        _launch_fold(work, form, parts, shape.chunks, plan.outputs, finish)
+
+
+def run_mixed(
+    work: Work, plan: Plan, loss: Span, slope: Span | None, slope_out: Span | None = None
+) -> None:
+    """Sum of all losses by the rows of a plan, and sums of slopes over them or each slope."""
+    by_weight, total = work.problem.is_weighted(), work.problem.plan()
+    stores = kept_by(loss, True), "", kept_by(slope, True)
+    form = form_of(work, (None, slope_out), results=stores, by_weight=by_weight)
+    shape = _block_shape(plan)
+    repeat = max(1, FLAT_CHUNK // shape.elements)
+    blocks = -(-shape.blocks // repeat)
+    totals = _parts(work, blocks)
+    parts = _parts(work, shape.chunks * plan.outputs) if slope and shape.chunks > 1 else None
+    arranged = arrange(work, plan, (None, slope_out))
+    slopes = result_arguments(plan, (None, None, slope))
+    launch(
+        work, cuda_rows.mixed_kernel(form, parts is None), blocks,
+        arranged.operands, arranged.outputs, arranged.sizes, constants_of(work, form),
+        shape.geometry, repeat, totals, 0 if parts is None else parts, *slopes,
+    )  # fmt: skip
+    count = None if by_weight else work.problem.count()
+    finish = *result_arguments(total, (loss, None, None)), 1.0 if count is None else count
+    _launch_fold(work, form.of_total(), totals, blocks, 1, finish)
+    if parts is not None:
+        _launch_fold(work, form.of_slopes(), parts, shape.chunks, plan.outputs, (*slopes, 1.0))
+
+
+def _run_total(
+    work: Work, plan: Plan, form: Form, outputs: Sequence[Span | None], finish: tuple[Any, ...]
+) -> None:
+    """Sums over all elements."""
+    blocks = -(-plan.size // FLAT_CHUNK)
+    parts = _parts(work, blocks)
+    dtype = flat_type(work, plan, outputs) if form.sums() == (True, False, False) else None
+    if dtype is not None:
+        launch_flat(work, form, dtype, plan, outputs, FLAT_CHUNK, parts)
+    else:
+        arranged = arrange(work, plan, outputs)
+        first = work.operands.get("x")
+        count = VECTORS[first.dtype][0] if first is not None and first.dtype in VECTORS else 4
+        launch(
+            work, kernels.total_kernel(form, count), blocks,
+            arranged.operands, arranged.outputs, arranged.sizes, plan.size, FLAT_CHUNK // count,
+            constants_of(work, form), parts,
+        )  # fmt: skip
+    _launch_fold(work, form, parts, blocks, 1, finish)
+
+
+def _block_shape(plan: Plan) -> SimpleNamespace:
+    """How the threads of a block are laid over the columns and rows of a plan.
+
+    It follows from the plan and from constants, and so do the bits of the sums.
+    """
+    threads = kernels.THREADS
+    wide = min(_power(plan.columns), WARP if plan.rows > FEW_ROWS else threads)
+    lanes = min(threads // wide, _power(-(-plan.rows // FEW_ROWS)))
+    wide = min(_power(plan.columns), threads // lanes)
+    deep = threads // (wide * lanes)
+    blocks = -(-plan.columns // wide) * -(-plan.outer // deep)
+    chunk_rows = max(1, plan.rows)
+    if blocks < ENOUGH_BLOCKS:
+        chunk_rows = min(chunk_rows, ROWS_PER_THREAD * lanes)
+    chunks = max(1, -(-plan.rows // chunk_rows))
+    return SimpleNamespace(
+        chunks=chunks,
+        blocks=blocks * chunks,
+        elements=wide * deep * chunk_rows,  # of a block
+        geometry=(plan.outer, plan.rows, plan.columns, chunk_rows, wide, lanes),
+    )
+
+
+def _power(n: int) -> int:
+    """Smallest power of two that is not below a number."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def _parts(work: Work, places: int) -> Any:
+    """Float64 memory for partial sums of losses, weights and slopes."""
+    span = work.room((3, places), "float64")
+    return device_array(span.address, (3, places), "<f8", span.owner)
+
+
+def _launch_fold(
+    work: Work, form: Form, parts: Any, chunks: int, outputs: int, finish: tuple[Any, ...]
+) -> None:
+    """Add up the parts of each output, its threads side by side if it has many."""
+    wide = min(_power(outputs), max(kernels.THREADS // _power(chunks), WARP))
+    kernel, blocks = kernels.fold_kernel(form), -(-outputs // wide)
+    launch(work, kernel, blocks, parts, chunks, outputs, wide, *finish)
