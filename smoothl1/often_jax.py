@@ -148,21 +148,25 @@ def _operation(key: Any, result: Any, x: Any, target: Any) -> Any:
     _, _, beta, divides, axis, keepdims, more, way = key[:8]
     results = jax.tree.leaves(result)
     shapes = tuple(array.shape for array in results)
-    work, divisor, rest = _work(way, x, divides, axis, keepdims, more)
     try:
+        work, divisor, rest = _work(way, x, divides, axis, keepdims, more, results[0].size)
         made = operation(work, shapes, [beta, divisor, x.size, *rest])
         found = jax.tree.leaves(made(x, target))
         if all(map(_is_alike, found, results)):
             return made
-    except Exception:  # another XLA, a guard, a setting: the other way needs none of it
+    except Exception:  # other axes, another XLA, a guard: the other way needs none of it
         return None
     return None
 
 
 def _work(
-    way: Any, x: Any, divides: bool | None, axis: Any, keepdims: bool, curvature: bool | None
-) -> tuple[Work, float, tuple[int, ...]]:
-    """Kernel for a call, what it divides by, and numbers that it takes."""
+    way: Any, x: Any, divides: bool | None, axis: Any, keepdims: bool, curvature: bool | None,
+    outputs: int,
+) -> tuple[Work, float, tuple[int, ...]]:  # fmt: skip
+    """Kernel for a call, what it divides by, and numbers that it takes.
+
+    Raises NotImplementedError for axes that are summed as in `along`.
+    """
     divisor: Any = plain.count_of(x.shape, axis) if divides else 1.0
     if way is short_jax.slope:
         return Work(map_runs, x.dtype, True, curvature or None), divisor, ()
@@ -170,6 +174,8 @@ def _work(
         return Work(map_runs, x.dtype), divisor, ()
     slopes = way is short_jax.value_and_grad
     along = plain.along_axes(x.shape, axis, keepdims)
+    if along is None and outputs != 1:
+        raise NotImplementedError("no operations of XLA for sums along such axes")
     if along is None:
         kernel = total_loss_and_grad_at if slopes else total_loss_at
         return Work(kernel, x.dtype, slopes), divisor, ()

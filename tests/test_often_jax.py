@@ -67,7 +67,8 @@ def test_bits_of_numpy(rng, shape, dtype):
                 check(got, wanted)
                 assert not any(array.committed for array in jax.tree.leaves(got))
     assert len(operations()) >= 9
-    assert often_jax.NEVER not in often_jax._counts.values()
+    for key, count in often_jax._counts.items():  # sums over axes that do not lie side by side
+        assert (count == often_jax.NEVER) is (len(shape) == 3 and key[4] == (0, -1))
 
 
 def test_edge_values():
