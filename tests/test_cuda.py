@@ -175,9 +175,12 @@ READ_ONCE = {
 }
 
 
-@pytest.mark.parametrize(("own", "shape"), READ_ONCE.values(), ids=READ_ONCE)
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
-def test_a_loss_of_all_elements_reads_them_once(own, shape, dtype, rng, monkeypatch):
+@pytest.mark.parametrize(
+    ("dtype", "own"),
+    [*(("float32", own) for own in READ_ONCE), ("float64", "channels"), ("float16", "channels")],
+)
+def test_a_loss_of_all_elements_reads_them_once(own, dtype, rng, monkeypatch):
+    own, shape = READ_ONCE[own]
     """Also where its gradient sums over fewer axes; the loss alone has the same bits."""
     x, target = rng.normal(size=own).astype(dtype), rng.normal(size=shape).astype(dtype)
     readers = []

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-CAPABILITIES = ["7.5", "8.0", "9.0", "10.0"]
+CAPABILITIES = ["7.5", "9.0", "8.0", "10.0"]  # the first two with all kernels
 REGISTERS = 160  # of 65536 for the 256 threads of a block
 
 
 @pytest.fixture(scope="module")
 def assembled():
-    """All kernels for all compute capabilities, as `driverless` prints them."""
+    """Kernels for all compute capabilities, as `driverless` prints them."""
     if importlib.util.find_spec("numba_cuda") is None:
         pytest.skip("numba-cuda is optional")
     done = subprocess.run(
@@ -31,7 +31,7 @@ def assembled():
 
 @pytest.fixture(scope="module", params=CAPABILITIES)
 def kernels(request, assembled):
-    """All kernels for a compute capability."""
+    """Kernels for a compute capability."""
     capability = [int(number) for number in request.param.split(".")]
     chosen = [kernel for kernel in assembled if kernel["capability"] == capability]
     target = f".target sm_{request.param.replace('.', '')}"
@@ -43,7 +43,8 @@ def test_kernels_of_every_kind_are_there(kernels):
     names = {re.match(r"\w+", kernel["name"]).group() for kernel in kernels}
     assert names == {"flat", "total", "spread", "sums", "mixed", "fold", "copy"}
     assert {kernel["wide"] for kernel in kernels} == {True, False}
-    assert len(kernels) > 80
+    is_whole = kernels[0]["capability"] in ([7, 5], [9, 0])
+    assert len(kernels) > (100 if is_whole else 20)
 
 
 def test_machine_code(kernels):

@@ -63,8 +63,13 @@ def test_bits_of_the_long_way(shape, dtype):
         assert same(function(x, target, **options), wanted)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("shape", [(17_000, 13), (3, 70_001), (5, 13, 4_000), (20_000, 1, 11)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((17_000, 13), "float32"), ((3, 70_001), "float64"),
+        ((5, 13, 4_000), "float32"), ((20_000, 1, 11), "float64"),
+    ],
+)  # fmt: skip
 def test_large_arrays_have_the_bits_of_the_long_way(shape, dtype, monkeypatch):
     """Few and many sums, few and many rows, axes in the order of memory and not."""
     x, target = numbers(shape, 1, dtype), numbers(shape, 2, dtype)
