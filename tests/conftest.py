@@ -36,7 +36,7 @@ def rng():
     return np.random.default_rng(20)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_python():
     """Run code in a fresh process with a time limit; return what it prints."""
 

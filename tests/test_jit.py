@@ -23,12 +23,18 @@ print(sum(kernels.total_loss._cache_hits.values()))
 VALUE = "998.75045"
 
 
-@pytest.fixture
-def filled(run_python, tmp_path):
+@pytest.fixture(scope="module")
+def first(run_python, tmp_path_factory):
     """A folder with one cached kernel."""
-    folder = tmp_path / "cache"
+    folder = tmp_path_factory.mktemp("first")
     assert run_python(CODE, SMOOTHL1_CACHE_DIR=str(folder)).split() == [VALUE, "0"]
     return folder
+
+
+@pytest.fixture
+def filled(first, tmp_path):
+    """A copy of it."""
+    return Path(shutil.copytree(first, tmp_path / "cache"))
 
 
 def kernel_files(folder):
