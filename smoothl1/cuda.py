@@ -7,9 +7,9 @@
 
 As in `cpu`, which this mirrors; but memory comes from the library of the
 arrays, everything is launched on its current stream, and no value ever comes
-back to the host. Operands are read once, but where the loss keeps some axes and
-its gradient sums over others than the loss: partial sums of both would take
-memory in proportion to the data.
+back to the host. Operands are read once, but where the gradient sums over axes
+and the loss keeps some, or is of two operands that lack different axes: partial
+sums of both would take memory in proportion to the data.
 """
 
 from __future__ import annotations

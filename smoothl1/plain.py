@@ -80,7 +80,7 @@ def loss_along(
     result = sums.reshape(along.shape)
     if x.itemsize == 8:
         return result
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return result.astype(x.dtype)
 
 
@@ -89,6 +89,11 @@ def is_plain(axis: Any) -> bool:
     if type(axis) is tuple:
         return all(type(one) is int for one in axis)
     return axis is None or type(axis) is int
+
+
+def has_axes(shape: tuple[int, ...], axis: Any, keepdims: Any) -> bool:
+    """Whether an array of a shape can be summed along axes by `loss_along` here or in `along`."""
+    return type(keepdims) is bool and is_plain(axis) and count_of(shape, axis) is not None
 
 
 @lru_cache(maxsize=512)

@@ -105,6 +105,8 @@ def _along(
 ) -> tuple[Any, Array] | None:  # fmt: skip
     if divides is None or not fits(x, target):
         return None
+    if x.size >= SERIAL and not plain.has_axes(x.shape, axis, keepdims):  # before memory is taken
+        return None
     grad = new_array(x.shape, x.dtype) if grad_out is None else grad_out
     losses = _loss_along(x, target, beta, divides, axis, keepdims, grad)
     return None if losses is None else (losses, grad)

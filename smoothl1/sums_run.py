@@ -81,12 +81,17 @@ class SumsRun:
 def divide_work(plan: Plan, fine: bool) -> Division:
     """Division into as many tasks as the threads like, or into small ones."""
     if fine:
-        wanted = plan.size // FINE
-    elif threads.choose_runner(plan.size) == threads.SERIAL:
-        wanted = 1
-    else:
-        wanted = UNITS_PER_THREAD * threads.get_num_threads()
-    parts = 2 * FEW if fine else FEW
+        return _divide(plan, plan.size // FINE, 2 * FEW)
+    alone = threads.choose_runner(plan.size) == threads.SERIAL
+    return divide_for(plan, 1 if alone else threads.get_num_threads())
+
+
+def divide_for(plan: Plan, number: int) -> Division:
+    """Division for so many threads."""
+    return _divide(plan, 1 if number == 1 else UNITS_PER_THREAD * number, FEW)
+
+
+def _divide(plan: Plan, wanted: int, parts: int) -> Division:
     most = max(1, parts // max(1, plan.outputs)) * plan.outer * plan.tiles
     return divide(plan, min(most, wanted))
 

@@ -90,6 +90,18 @@ def test_large_arrays_have_the_bits_of_the_long_way(shape, dtype, monkeypatch):
         asked.clear()
 
 
+@pytest.mark.parametrize("rows", [4, 400, 1000])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_results_too_small_or_large_are_no_error(rows, axis):
+    for number, result in ((1e-30, 0.0), (3e38, np.inf)):
+        x = np.full((rows, 300), number, np.float32)
+        with np.errstate(all="raise"):
+            loss = sl.smooth_l1_loss(x, -x, axis=axis, beta=0.3, reduction="sum")
+            value, _ = sl.smooth_l1_value_and_grad(x, -x, axis=axis, beta=0.3, reduction="sum")
+        assert np.all(loss == result)
+        assert np.all(value == result)
+
+
 def test_the_definition(rng):
     x, target = rng.normal(size=(2, 6, 5, 7))
     for axis, beta in itertools.product((0, 1, 2, (0, 1), (1, 2), (0, 2)), (0.0, 0.3, 2.5)):
