@@ -167,7 +167,7 @@ def run(call):
         assert arguments[name].tobytes() == values.tobytes(), name
 
 
-@settings(max_examples=300)
+@settings(max_examples=500)
 @given(calls())
 def test_calls(call):
     run(call)
@@ -226,7 +226,7 @@ def survive(call):
         assert words & set(FUNCTIONS[function]), message
 
 
-@settings(max_examples=600)
+@settings(max_examples=1000)
 @given(nonsense())
 def test_nonsense_is_refused_by_name(call):
     survive(call)

@@ -214,8 +214,7 @@ def test_bits_do_not_depend_on_the_processor(run_python, cpu, dtype):
     needed = {"generic": "sse2", "haswell": "avx2"}[cpu]
     if not get_host_cpu_features().get(needed):
         pytest.skip(f"this processor cannot run code for {cpu}")
-    # On one thread: loops over several take longer to compile, and have these bits on this one.
-    code = GOLDEN + f"force('serial', 1)\nshow(dtypes=['{dtype}'])"
+    code = GOLDEN + f"show(dtypes=['{dtype}'])"
     out = run_python(code, timeout=300, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="")
     assert out.splitlines() == [line for line in BITS.splitlines() if line.startswith(dtype)]
 

@@ -225,6 +225,24 @@ def test_a_late_import_in_a_fork_of_a_process_that_runs_openmp(run_python):
     assert out.strip() == "0"
 
 
+def test_fork_while_another_thread_compiles(run_python):
+    code = """
+    import time
+    y = np.ones(10, np.float32)
+    sl.smooth_l1_loss(x[:10], x[:10])
+    t = threading.Thread(target=lambda: sl.smooth_l1_grad(y, y, axis=0, weight=y, beta=y))
+    t.start()
+    time.sleep(0.3)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(50)
+        os._exit(0 if sl.smooth_l1_loss(y, y) == 0 else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    t.join()
+    """
+    assert _run(run_python, code, SMOOTHL1_CACHE="0") == "0"
+
+
 def test_an_interrupted_caller_waits_for_its_helpers(monkeypatch):
     import threading
     import time
