@@ -1,3 +1,4 @@
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
     import simulated  # noqa: F401 (makes numba's simulator of GPUs fast and exact enough)
+
+gc.set_threshold(200_000, 20, 100)  # compiling makes much; looking for garbage was a seventh of it
 
 settings.register_profile("reproducible", derandomize=True, deadline=None)
 settings.load_profile("reproducible")

@@ -1,10 +1,18 @@
 """Set-up of numba's simulator of GPUs, which runs every thread as one of Python's.
 
 Blocks are tiny, so that small arrays make ragged grids. The simulator's fused
-multiplication and addition rounds twice; here it rounds once, as on a GPU.
+multiplication and addition rounds twice; here it rounds once, as on a GPU. Its
+threads run all at once while their launcher asks in a loop which of them wait;
+here they run in turn, each as far as the next barrier, in every second block the
+last one first, so that a barrier that is missing shows in every run: threads then
+read what others have not written yet, or have written already.
 """
 
+from _thread import allocate_lock
+from itertools import cycle
+
 import numpy as np
+from numba.cuda.simulator import kernel
 from numba.cuda.simulator.kernelapi import FakeCUDAModule
 
 from smoothl1 import cuda_kernels, cuda_launch, cuda_sums
@@ -21,3 +29,57 @@ def fma(module, a, b, c):
 
 
 FakeCUDAModule.fma = fma
+
+
+class Turn(kernel.BlockThread):
+    """A thread of a block that runs when told to, up to its next barrier or its end."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._go, self._stopped, self.ended = allocate_lock(), allocate_lock(), False
+        self._go.acquire()
+        self._stopped.acquire()
+
+    def take(self):
+        """Run on; return when the thread waits at a barrier or has ended."""
+        if self.ident is None:
+            self.start()
+        else:
+            self._go.release()
+        self._stopped.acquire()
+
+    def run(self):
+        super().run()
+        self.ended = True
+        self._stopped.release()
+
+    def syncthreads(self):
+        self._stopped.release()
+        self._go.acquire()
+        if self.abort:
+            raise RuntimeError("another thread of the block failed")
+
+
+directions = cycle([1, -1])
+
+
+def run_block(block, grid_point, *args):
+    """Run the threads of a block between barriers one after the other."""
+    threads = [
+        Turn(lambda: block._f(*args), block, grid_point, point, block._debug)
+        for point in np.ndindex(*block._block_dim)
+    ]
+    threads = threads[:: next(directions)]
+    while threads:
+        for thread in threads:
+            thread.take()
+        failed = next((thread for thread in threads if thread.exception), None)
+        threads = [thread for thread in threads if not thread.ended]
+        if failed:
+            for thread in threads:
+                thread.abort = True
+                thread.take()
+            raise failed.exception[0].with_traceback(failed.exception[1])
+
+
+kernel.BlockManager.run = run_block
