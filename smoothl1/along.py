@@ -61,7 +61,9 @@ def loss_along(
         flat = Sums(loss=out.reshape(-1)) if way.is_few else None
         table = describe_results({LOSS: out}, [LOSS], plan) if flat is None else flat
     arguments = operands, Outputs(slope=slopes), TOTAL, table, *rest
-    threads.run(way.serial, way.parallel, arguments, threads.all_tasks(way.tasks), x.size)
+    kind = (narrow, divisor is None, grad is None, bool(way.parts)) if way.in_order else None
+    tasks = threads.all_tasks(way.tasks)
+    threads.run(way.serial, way.parallel, arguments, tasks, x.size, kind)
     if way.parts:
         assign(out, add_up(table[LOSS], way.parts), plan, by)
     return out if out.shape else out[()]
@@ -86,7 +88,8 @@ def _arrange(x: Array, target: Array, grad: Array | None, way: _Way) -> Any:
     """Operands and gradient as kernels take them, as in `launch`."""
     if way.in_order:
         xs, targets = x.reshape(-1), target.reshape(-1)
-        xs.flags.writeable = targets.flags.writeable = False
+        xs.setflags(write=False)
+        targets.setflags(write=False)
         return xs, targets, None if grad is None else grad.reshape(-1)
     name, order = x.dtype.name, way.plan.order
     return (

@@ -349,14 +349,14 @@ def smooth_l1_grad(
     """
     threshold = beta if type(beta) is float else _small_integer(beta)
     if (
-        weight is None and where is None and normalizer is None and dtype is None and out is None
+        weight is None and where is None and normalizer is None and dtype is None
         and wrt is X and grad_output is None
         and 0.0 <= threshold < math.inf
         and isinstance(reduction, str)
         and reduction in _DIVIDES
         and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
     ):  # fmt: skip
-        slopes = way.slope(x, target, threshold, _DIVIDES[reduction], axis, keepdims, False)
+        slopes = way.slope(x, target, threshold, _DIVIDES[reduction], axis, keepdims, False, out)
         if slopes is not None:
             return slopes
     if (kind := foreign(x, target, beta, weight, where, out, grad_output)) is not None:
@@ -554,13 +554,13 @@ def smooth_l1_hess(
     """
     threshold = beta if type(beta) is float else _small_integer(beta)
     if (
-        weight is None and where is None and normalizer is None and dtype is None and out is None
+        weight is None and where is None and normalizer is None and dtype is None
         and 0.0 <= threshold < math.inf
         and isinstance(reduction, str)
         and reduction in _DIVIDES
         and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
     ):  # fmt: skip
-        slopes = way.slope(x, target, threshold, _DIVIDES[reduction], axis, keepdims, True)
+        slopes = way.slope(x, target, threshold, _DIVIDES[reduction], axis, keepdims, True, out)
         if slopes is not None:
             return slopes
     if (kind := foreign(x, target, beta, weight, where, out)) is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from numba import carray, prange
 
 from .blocks import ask_for, borrowed_buffers, new_buffers, process, process_stripe
-from .jit import helper, inlined, kernel, parallel_kernel
+from .jit import brief_kernel, helper, inlined, kernel, parallel_kernel
 from .memory import borrowed, floats, keep, pointer, room
 from .plan import DEPTH, LANES, SPAN
 from .records import SLOPE, WEIGHT, Buffers, Operands, Outputs, Sums
@@ -293,6 +293,20 @@ def map_runs_parallel(o, outputs, size, ranges, done):
     for chunk in prange(done.size):
         map_runs(o, outputs, size, ranges[chunk, 0], ranges[chunk, 1])
         done[chunk] = 1
+
+
+@brief_kernel
+def add_numbers(numbers):
+    """Add up numbers in neighbouring pairs, in their own memory."""
+    n = numbers.size
+    while n > 1:
+        pairs = n // 2
+        for i in range(pairs):
+            numbers[i] = numbers[2 * i] + numbers[2 * i + 1]
+        if n % 2:
+            numbers[pairs] = numbers[n - 1]
+        n -= pairs
+    return numbers[0]
 
 
 @inlined

@@ -60,13 +60,13 @@ def _often(way: Any, several: bool = False) -> Any:
 
     def run(
         x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any,
-        more: Any = None,
+        more: Any = None, out: Any = None,
     ) -> Any:  # fmt: skip
         if type(target) is not type(x) or (keepdims is not False and keepdims is not True):
             return None
         if axis is not None and type(axis) is not int and not plain.is_plain(axis):
             return None
-        if more is not None and type(more) is not bool:
+        if out is not None or (more is not None and type(more) is not bool):
             return None
         key: Any = x.aval, target.aval, beta, divides, axis, keepdims, more, way
         if not _IS_ALONE:

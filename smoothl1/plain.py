@@ -1,9 +1,10 @@
-"""Plain NumPy arrays and options that one thread computes: prepared once for all such calls.
+"""Plain NumPy arrays with few options: what such calls need is prepared once for all of them.
 
 Between `short`, for one number from all elements, and the long way, which takes any
-options: losses along axes, elementwise losses, gradients and Hessians. What follows from
-shapes and axes is kept, and kernels are called without numba's look at their arguments,
-which takes 4 us. The kernels, and so the bits, are those of the long way.
+options: elementwise losses, gradients and Hessians, and losses of small arrays along
+axes. What follows from shapes and axes is kept, and kernels are called without numba's
+look at their arguments, which takes 4 us. The kernels, and so the bits, are those of the
+long way.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import threads
 from .jit import compiled
-from .kernels import map_runs
+from .kernels import map_runs, map_runs_parallel
+from .new_arrays import new_array
 from .plan import SPAN, divide, make_plan
 from .records import Operands, Outputs, Sums
 from .sums_run import FEW, kernels_for
@@ -40,19 +43,21 @@ class _Along(NamedTuple):
 
 def losses(x: Array, target: Array, beta: float) -> Array:
     """Loss of each element."""
-    out = np.empty(x.shape, x.dtype)
+    out = new_array(x.shape, x.dtype)
     _map(x, target, beta, Outputs(loss=out.reshape(-1)), None, None)
     return out
 
 
 def slopes(
-    x: Array, target: Array, beta: float, divides: bool | None, axis: Any, curvature: bool
-) -> Any:
+    x: Array, target: Array, beta: float, divides: bool | None, axis: Any, curvature: bool,
+    out: Array | None,
+) -> Any:  # fmt: skip
     """Slope or curvature of each element, of a mean divided by its count; None for odd axes."""
     count = count_of(x.shape, axis) if is_plain(axis) else None
     if count is None or (divides is None and axis is not None):
         return None
-    out = np.empty(x.shape, x.dtype)
+    if out is None:
+        out = new_array(x.shape, x.dtype)
     divisor = count if divides else None
     _map(x, target, beta, Outputs(slope=out.reshape(-1)), divisor, True if curvature else None)
     return out
@@ -125,21 +130,31 @@ def along_axes(shape: tuple[int, ...], axis: Any, keepdims: bool) -> _Along | No
 def _map(
     x: Array, target: Array, beta: float, outputs: Outputs, divisor: Any, curvature: Any
 ) -> None:
-    rest = x.size, 0, -(-x.size // SPAN)
-    _run(map_runs, x, target, beta, outputs, divisor, curvature, rest)
+    tasks = -(-x.size // SPAN)
+    if threads.choose_runner(x.size) == threads.SERIAL:
+        _run(map_runs, x, target, beta, outputs, divisor, curvature, (x.size, 0, tasks))
+        return
+    operands = _operands(x, target, beta, divisor, curvature)
+    kind = operands.narrow, outputs.loss is None, divisor is None, curvature
+    rest = (operands, outputs, x.size), threads.all_tasks(tasks), x.size, kind
+    threads.run(map_runs, map_runs_parallel, *rest)
 
 
 def _run(
     kernel: Any, x: Array, target: Array, beta: float, outputs: Outputs, divisor: Any,
     curvature: Any, rest: tuple[Any, ...],
 ) -> None:  # fmt: skip
-    xs, targets = x.reshape(-1), target.reshape(-1)
-    xs.flags.writeable = targets.flags.writeable = False  # as in `launch`: one kernel for both
-    narrow = None if x.itemsize == 8 else True
-    operands = Operands(xs, targets, beta, divisor=divisor, curvature=curvature, narrow=narrow)
-    arguments = operands, outputs, *rest
+    arguments = _operands(x, target, beta, divisor, curvature), outputs, *rest
     key = kernel, x.dtype, outputs.loss is None, outputs.slope is None, divisor is None, curvature
     entry = _entries.get(key)
     if entry is None:
         entry = _entries[key] = compiled(kernel, arguments)
     entry(*arguments)
+
+
+def _operands(x: Array, target: Array, beta: float, divisor: Any, curvature: Any) -> Operands:
+    xs, targets = x.reshape(-1), target.reshape(-1)
+    xs.setflags(write=False)  # as in `launch`: one kernel for both
+    targets.setflags(write=False)
+    narrow = None if x.itemsize == 8 else True
+    return Operands(xs, targets, beta, divisor=divisor, curvature=curvature, narrow=narrow)

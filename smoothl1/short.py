@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 
 from . import along, plain, threads
-from .kernels import reduce_flat, reduce_flat_parallel, total_loss, total_loss_and_grad
+from .kernels import (
+    add_numbers,
+    reduce_flat,
+    reduce_flat_parallel,
+    total_loss,
+    total_loss_and_grad,
+)
 from .new_arrays import new_array
 from .plan import divide, make_plan
 from .records import Operands, Outputs, Sums
 from .small import LOSS, LOSS_AND_GRAD, MOST, PLAIN
-from .sums_run import UNITS_PER_THREAD, add_numbers
+from .sums_run import UNITS_PER_THREAD
 from .validate import Array
 
 WRITABLE = 0x400
@@ -66,8 +72,6 @@ def loss(x: Array, target: Any, beta: float, divides: bool | None, axis: Any, ke
         return None
     if divides is not None:
         return _loss_along(x, target, beta, divides, axis, keepdims, None)
-    if x.size >= SERIAL:
-        return None
     return plain.losses(x, target, beta) if axis is None and keepdims is False else None
 
 
@@ -119,14 +123,14 @@ def _loss_along(x: Array, *options: Any) -> Any:
 
 def slope(
     x: Array, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any,
-    curvature: bool,
+    curvature: bool, out: Array | None = None,
 ) -> Any:  # fmt: skip
     """Gradient in x, or the second derivatives; None if the arrays are not for this way."""
-    if type(target) is not np.ndarray or type(keepdims) is not bool:
+    if type(target) is not np.ndarray or type(keepdims) is not bool or not fits(x, target):
         return None
-    if x.size >= SERIAL or not fits(x, target):
+    if not (out is None or takes(out, x, target)):
         return None
-    return plain.slopes(x, target, beta, divides, axis, curvature)
+    return plain.slopes(x, target, beta, divides, axis, curvature, out)
 
 
 def _large_value_and_grad(
@@ -154,15 +158,17 @@ def total_on_threads(
     grad: Array | None,
 ) -> float:
     """Sum of the losses of flat arrays, and their gradients divided by ``divisor``."""
-    x.flags.writeable = target.flags.writeable = False  # as in `launch`: one kernel for both
+    x.setflags(write=False)  # as in `launch`: one kernel for both
+    target.setflags(write=False)
     plan = make_plan(x.shape, (0,), False, (0,))
     division = divide(plan, UNITS_PER_THREAD * threads.get_num_threads())
     parts = np.empty((3, division.tasks))
     operands = Operands(x, target, beta, divisor=divisor, narrow=narrow)
     arguments = (operands, Outputs(slope=grad), Sums(loss=True), parts, division.each, x.size)
     tasks = threads.all_tasks(division.tasks)
-    threads.run(reduce_flat, reduce_flat_parallel, arguments, tasks, x.size)
-    return add_numbers(parts[0].tolist())
+    kind = narrow, divisor is None, grad is None
+    threads.run(reduce_flat, reduce_flat_parallel, arguments, tasks, x.size, kind)
+    return float(add_numbers(parts[0]))
 
 
 def _scalar(value: float, dtype: np.dtype[Any]) -> Any:

@@ -49,6 +49,7 @@ _here = _Here()
 _forked = False
 _inherited = False  # whether a threading layer was started before a fork
 _launched_by: int | None = None  # process in which we started numba's layer
+_has_tbb = False  # whether TBB has been found to be the layer, and safe
 _threads: int | None = None
 
 
@@ -145,15 +146,17 @@ def choose_runner(elements: int) -> str:
     threads = min(get_num_threads(), elements // WORTH_A_THREAD)
     if threads < 2:
         return SERIAL
-    return PRANGE if _prange_is_safe() else POOL
+    return PRANGE if _has_tbb or _prange_is_safe() else POOL
 
 
 def _prange_is_safe() -> bool:
+    global _has_tbb
     if _on_main_thread() and not _is_fork():
         _launch_layer()
     layer = _layer_name()
     if layer == "tbb":
-        return not _inherited
+        _has_tbb = not _inherited
+        return _has_tbb
     return layer == "omp" and _launched_by == os.getpid() and _on_main_thread()
 
 
@@ -219,6 +222,7 @@ def _load_tbb() -> None:
                 return
 
 
+_entries: dict[Any, Callable[..., Any]] = {}  # by parallel kernel and kind
 Ranges = np.ndarray[Any, np.dtype[np.int64]]  # first and last task of each range
 
 
@@ -228,17 +232,26 @@ def run(
     arguments: tuple[Any, ...],
     ranges: Ranges,
     elements: int,
+    kind: Any = None,
 ) -> None:
-    """Run the tasks of some ranges by whatever is safe and fastest now."""
+    """Run the tasks of some ranges by whatever is safe and fastest now.
+
+    A kind, if given, tells the types of all arguments: numba does not look at them then, which
+    takes 40 us where operands have emptied the caches.
+    """
     runner = choose_runner(elements)
-    listed = ranges.tolist()
-    if runner == SERIAL or sum(last - first for first, last in listed) < 2:
-        for first, last in listed:
+    if runner != SERIAL:
+        chunks = get_num_threads() * (1 if runner == PRANGE else CHUNKS_PER_THREAD)
+        cut = _cut(ranges, chunks)
+        if len(cut) < 2:
+            runner = SERIAL
+    if runner == SERIAL:
+        for first, last in ranges.tolist():
             kernel(*arguments, first, last)
     elif runner == PRANGE:
-        _run_prange(kernel, parallel_kernel, arguments, _cut(ranges, get_num_threads()))
+        _run_prange(kernel, parallel_kernel, arguments, cut, kind)
     else:
-        _run_pool(kernel, arguments, _cut(ranges, CHUNKS_PER_THREAD * get_num_threads()))
+        _run_pool(kernel, arguments, cut)
 
 
 @lru_cache(maxsize=256)
@@ -272,10 +285,17 @@ def _run_prange(
     parallel_kernel: Callable[..., Any],
     arguments: tuple[Any, ...],
     ranges: Ranges,
+    kind: Any,
 ) -> None:
     done = np.zeros(len(ranges), np.uint8)
-    parallel_kernel(*arguments, ranges, done)
-    if not done.all():
+    entry = parallel_kernel if kind is None else _entries.get((parallel_kernel, kind))
+    if entry is None:
+        from .jit import compiled
+
+        entry = compiled(parallel_kernel, (*arguments, ranges, done))
+        _entries[parallel_kernel, kind] = entry
+    entry(*arguments, ranges, done)
+    if b"\0" in done.tobytes():  # `all` takes 60 us where operands have emptied the caches
         warnings.warn(
             "numba's parallel loop left work undone; smoothl1 did it again on one thread",
             RuntimeWarning,
@@ -408,10 +428,11 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     """Threads do not survive a fork: start over, and never trust a layer started before."""
-    global _forked, _inherited, _pool
+    global _forked, _inherited, _has_tbb, _pool
     _after_fork_in_parent()
     _forked = True
     _inherited = _inherited or bool(_layer_name())
+    _has_tbb = False
     _pool = _Pool()
 
 

@@ -54,7 +54,16 @@ ALLOWED = {
         "validate",
     },
     "small": {"blocks", "jit", "memory", "plan", "sums"},
-    "plain": {"jit", "kernels", "plan", "records", "sums_run", "validate"},
+    "plain": {
+        "jit",
+        "kernels",
+        "new_arrays",
+        "plan",
+        "records",
+        "sums_run",
+        "threads",
+        "validate",
+    },
     "along": {
         "gather",
         "kernels",
@@ -157,6 +166,7 @@ LATER = {
     "backend": {"autograd", "cpu", "often_jax", "short", "short_tensors"},
     "kinds": {"autograd", "chunks", "dask", "jax_gpu", "operators", "short_jax"},
     "linear_objective": {"dask_rows"},
+    "threads": {"jit"},
     "designs": {"gather", "linear", "sums_run", "threads"},
     "cli": {"info", "jit", "plot", "warmup"},
 }
