@@ -8,8 +8,7 @@ nothing, and a launch compiles the kernel for the types of its arguments.
 
 prints a JSON line for each kernel and compute capability: its name, its PTX
 and what the assembler says of the machine code. What numba does before it
-hands the code to NVVM is the same for all, and done once. Capabilities after
-the second get one kernel of each name and width only.
+hands the code to NVVM is the same for all, and done once.
 """
 
 import contextlib
@@ -182,21 +181,14 @@ def here_but_last(array):
     return part
 
 
-def chosen():
-    """Capabilities, and the kernels to be assembled for each."""
-    one_of_each = {(key[0], getattr(key[1], "wide", False)): key for key in compiled}
-    for k, capability in enumerate(CAPABILITIES):
-        for key in compiled if k < 2 else one_of_each.values():
-            yield capability, key, compiled[key]
-
-
 def main():
     record()
     for dtype in ("float64", "float32", "float16", "bfloat16"):
         calls(named_dtype(dtype))
     large = Nowhere((2**32, 3), "float32")
     sl.smooth_l1_loss(large, Nowhere((3,), "int8"), beta=0.3, axis=0)
-    for capability, (name, form, _), library in chosen():
+    for capability, (key, library) in itertools.product(CAPABILITIES, compiled.items()):
+        name, form, _ = key
         ptx = library.get_asm_str(cc=capability)
         form = (
             form

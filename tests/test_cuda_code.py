@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-CAPABILITIES = ["7.5", "9.0", "8.0", "10.0"]  # the first two with all kernels
+CAPABILITIES = ["7.5", "8.0", "9.0", "10.0"]
 REGISTERS = 160  # of 65536 for the 256 threads of a block
 
 
@@ -43,8 +43,7 @@ def test_kernels_of_every_kind_are_there(kernels):
     names = {re.match(r"\w+", kernel["name"]).group() for kernel in kernels}
     assert names == {"flat", "total", "spread", "sums", "mixed", "fold", "copy"}
     assert {kernel["wide"] for kernel in kernels} == {True, False}
-    is_whole = kernels[0]["capability"] in ([7, 5], [9, 0])
-    assert len(kernels) > (100 if is_whole else 20)
+    assert len(kernels) > 100
 
 
 def test_machine_code(kernels):

@@ -90,6 +90,60 @@ def test_large_arrays_have_the_bits_of_the_long_way(shape, dtype, monkeypatch):
         asked.clear()
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_large_elementwise_results_have_the_bits_of_the_long_way(dtype, monkeypatch):
+    x, target = numbers((1001, 331), 1, dtype), numbers((1001, 331), 2, dtype)
+    asked = []
+    for name in ("losses", "slopes"):
+        whole = getattr(short.plain, name)
+        monkeypatch.setattr(
+            short.plain, name, lambda *given, whole=whole: asked.append(given) or whole(*given)
+        )
+    calls = [
+        (sl.smooth_l1_loss, {"reduction": "none"}),
+        *((sl.smooth_l1_grad, {"reduction": reduction}) for reduction in ("mean", "sum", "none")),
+        (sl.smooth_l1_grad, {"axis": 1}),
+        (sl.smooth_l1_hess, {"axis": (0,)}),
+        (sl.smooth_l1_hess, {"reduction": "none"}),
+    ]
+    before = sl.get_num_threads()
+    try:
+        for (function, options), beta, threads in itertools.product(calls, (0.0, 0.3), (1, 2)):
+            sl.set_num_threads(threads)
+            wanted = long_way(function, x, target, beta=beta, **options)
+            assert not asked
+            assert same(function(x, target, beta=beta, **options), wanted)
+            assert len(asked) == 1
+            room = np.full_like(x, np.nan)
+            assert function(x, target, beta=beta, out=room, **options) is room
+            assert same(room, wanted)
+            assert len(asked) == (1 if function is sl.smooth_l1_loss else 2)
+            asked.clear()
+    finally:
+        sl.set_num_threads(before)
+
+
+@pytest.mark.parametrize("function", [sl.smooth_l1_grad, sl.smooth_l1_hess])
+@pytest.mark.parametrize("n", [7, 300_001])
+def test_where_a_result_may_not_go(function, n):
+    """Into an operand it goes by a detour, and into what cannot hold it not at all."""
+    x, target = numbers((n,), 1), numbers((n,), 2)
+    wanted = function(x, target, beta=0.3)
+    for k in (0, 1):
+        operands = [x.copy(), target.copy()]
+        assert function(*operands, beta=0.3, out=operands[k]) is operands[k]
+        assert same(operands[k], wanted)
+    locked = np.zeros_like(x)
+    locked.flags.writeable = False
+    for out, error in (
+        (locked, ValueError), (np.zeros(n, np.float32), TypeError), (np.zeros(n + 1), ValueError),
+        ([0.0] * n, TypeError),
+    ):  # fmt: skip
+        with pytest.raises(error, match="out"):
+            function(x, target, out=out)
+    assert not locked.any()
+
+
 @pytest.mark.parametrize("rows", [4, 400, 1000])
 @pytest.mark.parametrize("axis", [None, 0, 1])
 def test_results_too_small_or_large_are_no_error(rows, axis):
