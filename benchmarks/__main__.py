@@ -14,7 +14,7 @@ from . import pictures, results, targets
 from .cases import Settings, all_cases, set_threads
 from .progress import progress_for
 
-QUICK = Settings(n=300_000, seconds=0.1, largest=100_000, rows=10_000, rounds=3, expensive=False)
+QUICK = Settings(n=300_000, seconds=0.08, largest=100_000, rows=10_000, rounds=2, expensive=False)
 
 
 def parse(arguments):

@@ -153,7 +153,7 @@ def measure(name, what, label, settings):
     if what == "evaluation":
         times = interleave(evaluations(X, y), settings.seconds, settings.rounds, settle=OPENBLAS)
     else:
-        times = interleave(fits(X, y), settings.seconds, least=3, most=15, settle=OPENBLAS)
+        times = interleave(fits(X, y), settings.seconds, min(3, settings.rounds), 15, OPENBLAS)
         if label == "float64" and settings.expensive:
             for peer, (library, fit) in NEIGHBOURS.items():
                 if find_spec(library) is not None:
