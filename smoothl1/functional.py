@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, overload
 
-from . import backend
+from . import backend, operations
 from .calls import Call, Wanted
 from .kinds import foreign
 from .problem import Problem, check
 from .validate import (
+    DIVIDES,
     Array,
     Reduction,
     check_grad_output,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
         ToSlopes,
     )
 
-_DIVIDES = {"mean": True, "auto": True, "sum": False, "none": None}
 EXACT = 1 << 53  # integers up to here are floats
 X = "x"  # the very object, as Python has one of each letter; else the long way looks
 
@@ -156,15 +156,21 @@ def smooth_l1_loss(
     array([0.25, 1.5 ])
 
     """
+    if (
+        type(x) is operations.kind
+        and weight is None and where is None and normalizer is None and dtype is None and out is None
+        and (made := operations.result(x, target, beta, reduction, axis, keepdims, "loss")) is not None
+    ):  # fmt: skip
+        return made
     threshold = beta if type(beta) is float else _small_integer(beta)
     if (
         weight is None and where is None and normalizer is None and dtype is None and out is None
         and 0.0 <= threshold < math.inf
         and isinstance(reduction, str)
-        and reduction in _DIVIDES
+        and reduction in DIVIDES
         and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
     ):  # fmt: skip
-        loss = way.loss(x, target, threshold, _DIVIDES[reduction], axis, keepdims)
+        loss = way.loss(x, target, threshold, DIVIDES[reduction], axis, keepdims)
         if loss is not None:
             return loss
     if (kind := foreign(x, target, beta, weight, where, out)) is not None:
@@ -347,16 +353,23 @@ def smooth_l1_grad(
     array([-0.75, -0.25,  0.75])
 
     """
+    if (
+        type(x) is operations.kind
+        and weight is None and where is None and normalizer is None and dtype is None and out is None
+        and wrt is X and grad_output is None
+        and (made := operations.result(x, target, beta, reduction, axis, keepdims, "grad")) is not None
+    ):  # fmt: skip
+        return made
     threshold = beta if type(beta) is float else _small_integer(beta)
     if (
         weight is None and where is None and normalizer is None and dtype is None
         and wrt is X and grad_output is None
         and 0.0 <= threshold < math.inf
         and isinstance(reduction, str)
-        and reduction in _DIVIDES
+        and reduction in DIVIDES
         and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
     ):  # fmt: skip
-        slopes = way.slope(x, target, threshold, _DIVIDES[reduction], axis, keepdims, False, out)
+        slopes = way.slope(x, target, threshold, DIVIDES[reduction], axis, keepdims, False, out)
         if slopes is not None:
             return slopes
     if (kind := foreign(x, target, beta, weight, where, out, grad_output)) is not None:
@@ -465,10 +478,10 @@ def smooth_l1_value_and_grad(
         and wrt is X
         and 0.0 <= threshold < math.inf
         and isinstance(reduction, str)
-        and reduction in _DIVIDES
+        and reduction in DIVIDES
         and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
     ):  # fmt: skip
-        divides = _DIVIDES[reduction]
+        divides = DIVIDES[reduction]
         pair = way.value_and_grad(x, target, threshold, divides, axis, keepdims, grad_out)
         if pair is not None:
             return pair
@@ -552,15 +565,21 @@ def smooth_l1_hess(
     array([0.5, 0.5, 0. ])
 
     """
+    if (
+        type(x) is operations.kind
+        and weight is None and where is None and normalizer is None and dtype is None and out is None
+        and (made := operations.result(x, target, beta, reduction, axis, keepdims, "hess")) is not None
+    ):  # fmt: skip
+        return made
     threshold = beta if type(beta) is float else _small_integer(beta)
     if (
         weight is None and where is None and normalizer is None and dtype is None
         and 0.0 <= threshold < math.inf
         and isinstance(reduction, str)
-        and reduction in _DIVIDES
+        and reduction in DIVIDES
         and (way := backend.short_ways.get(type(x)) or backend.find_way(type(x))) is not None
     ):  # fmt: skip
-        slopes = way.slope(x, target, threshold, _DIVIDES[reduction], axis, keepdims, True, out)
+        slopes = way.slope(x, target, threshold, DIVIDES[reduction], axis, keepdims, True, out)
         if slopes is not None:
             return slopes
     if (kind := foreign(x, target, beta, weight, where, out)) is not None:

@@ -12,7 +12,7 @@ All this is for Python's main thread. Functions that XLA calls on threads of its
 from __future__ import annotations
 
 import importlib
-from threading import get_ident, main_thread
+from threading import get_ident
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.extend.backend import backends
 
-from . import plain, short, short_jax
+from . import operations, plain, short, short_jax
 from .jit import cache_folder
 from .kernels import map_runs, total_loss_and_grad_at, total_loss_at
 from .xla import Work, operation
@@ -28,10 +28,8 @@ from .xla import Work, operation
 ENOUGH = 1000
 MOST = 4096  # calls to be kept count of
 NEVER = -1
-MAIN = main_thread().ident
 
 _counts: dict[Any, int] = {}  # how often each call came, or NEVER
-_operations: dict[Any, Any] = {}  # of the calls that have one
 
 
 def _find_tracing() -> tuple[Any, Any]:
@@ -44,50 +42,43 @@ def _find_tracing() -> tuple[Any, Any]:
         return SimpleNamespace(value=None), object()
 
 
-_TRACING, _NOTHING = _find_tracing()
-
+operations.tracing, operations.nothing = _find_tracing()
 
 # Whether there is only one device, so that calls need not be told apart by it.
 _IS_ALONE = sum(client.device_count() for client in backends().values()) == 1
 
 
-def _often(way: Any, several: bool = False) -> Any:
+def _often(way: Any, name: str, curved: str = "") -> Any:
     """A way of this kind of array, as in `short`; None if the arrays are not for it.
 
-    XLA leaves little of Python in the processor's caches: every step here takes twice as
-    long as in a loop of its own, some hundredth of a call.
+    It has operations under a name, or another if it is asked for the second derivatives.
     """
 
     def run(
         x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keepdims: Any,
         more: Any = None, out: Any = None,
     ) -> Any:  # fmt: skip
-        if type(target) is not type(x) or (keepdims is not False and keepdims is not True):
+        if type(target) is not type(x) or type(keepdims) is not bool:
             return None
         if axis is not None and type(axis) is not int and not plain.is_plain(axis):
             return None
         if out is not None or (more is not None and type(more) is not bool):
             return None
-        key: Any = x.aval, target.aval, beta, divides, axis, keepdims, more, way
+        key: Any = x.aval, target.aval, beta, divides, axis, keepdims, curved if more else name
         if not _IS_ALONE:
             key += (x.sharding, target.sharding, x.committed, target.committed,
                     jax.config.jax_default_device)  # fmt: skip
-        call = _operations.get(key)
-        if call is not None and get_ident() == MAIN and _TRACING.value is _NOTHING:
+        call = operations.made.get(key)
+        if call is not None and operations.is_now():
             try:
-                result = call(x, target)
-                first = result[0] if several else result
-                if not first._committed:
-                    return result
-                if (x._committed or target._committed) and _is_off_mesh(first):
-                    return result
+                return call(x, target)
             except Exception:  # the other way raises it as well, or is the one that works
                 pass
             result = way(x, target, beta, divides, axis, keepdims, more)
             _give_up(key)
             return result
         result = way(x, target, beta, divides, axis, keepdims, more)
-        if call is None and result is not None and get_ident() == MAIN:
+        if call is None and result is not None and get_ident() == operations.MAIN:
             _count(key, result, x, target)
         return result
 
@@ -100,14 +91,9 @@ def _loss(
     return short_jax.loss(x, target, beta, divides, axis, keepdims)
 
 
-loss = _often(_loss)
-slope = _often(short_jax.slope)
-value_and_grad = _often(short_jax.value_and_grad, several=True)
-
-
-def _is_off_mesh(array: Any) -> bool:
-    """Whether an array lies on a device as such: a mesh in use may have it lie on the mesh."""
-    return type(array.sharding) is jax.sharding.SingleDeviceSharding
+loss = _often(_loss, "loss")
+slope = _often(short_jax.slope, "grad", "hess")
+value_and_grad = _often(short_jax.value_and_grad, "both")
 
 
 def _count(key: Any, result: Any, x: Any, target: Any) -> None:
@@ -119,18 +105,19 @@ def _count(key: Any, result: Any, x: Any, target: Any) -> None:
         _give_up(key)
     elif count < ENOUGH:
         _keep(_counts, key, count + 1)
-    elif _TRACING.value is _NOTHING:
+    elif operations.is_now():
         made = _operation(key, result, x, target)
         if made is None:
             _give_up(key)
         else:
             _counts.pop(key, None)
-            _keep(_operations, key, made)
+            _keep(operations.made, key, made)
+            operations.kind = type(x) if _IS_ALONE else None
 
 
 def _give_up(key: Any) -> None:
     """Have a call go by `short_jax` from now on."""
-    _operations.pop(key, None)
+    operations.made.pop(key, None)
     _keep(_counts, key, NEVER)
 
 
@@ -145,11 +132,11 @@ def _operation(key: Any, result: Any, x: Any, target: Any) -> Any:
     """Operation for a call that had this result; None if it has another, or takes seconds."""
     if cache_folder() is None:
         return None
-    _, _, beta, divides, axis, keepdims, more, way = key[:8]
+    _, _, beta, divides, axis, keepdims, name = key[:7]
     results = jax.tree.leaves(result)
     shapes = tuple(array.shape for array in results)
     try:
-        work, divisor, rest = _work(way, x, divides, axis, keepdims, more, results[0].size)
+        work, divisor, rest = _work(name, x, divides, axis, keepdims, results[0].size)
         made = operation(work, shapes, [beta, divisor, x.size, *rest])
         found = jax.tree.leaves(made(x, target))
         if all(map(_is_alike, found, results)):
@@ -160,19 +147,19 @@ def _operation(key: Any, result: Any, x: Any, target: Any) -> Any:
 
 
 def _work(
-    way: Any, x: Any, divides: bool | None, axis: Any, keepdims: bool, curvature: bool | None,
-    outputs: int,
-) -> tuple[Work, float, tuple[int, ...]]:  # fmt: skip
+    name: str, x: Any, divides: bool | None, axis: Any, keepdims: bool, outputs: int
+) -> tuple[Work, float, tuple[int, ...]]:
     """Kernel for a call, what it divides by, and numbers that it takes.
 
     Raises NotImplementedError for axes that are summed as in `along`.
     """
     divisor: Any = plain.count_of(x.shape, axis) if divides else 1.0
-    if way is short_jax.slope:
-        return Work(map_runs, x.dtype, True, curvature or None), divisor, ()
+    if name in ("grad", "hess"):
+        curvature = True if name == "hess" else None
+        return Work(map_runs, x.dtype, True, curvature), divisor, ()
     if divides is None:
         return Work(map_runs, x.dtype), divisor, ()
-    slopes = way is short_jax.value_and_grad
+    slopes = name == "both"
     along = plain.along_axes(x.shape, axis, keepdims)
     if along is None and outputs != 1:
         raise NotImplementedError("no operations of XLA for sums along such axes")

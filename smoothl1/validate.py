@@ -76,6 +76,10 @@ class Reduction(StrEnum):
     AUTO = "auto"
 
 
+# By the name of a reduction: whether its sums are divided; None if there are no sums.
+DIVIDES = {"mean": True, "auto": True, "sum": False, "none": None}
+
+
 def check_reduction(reduction: Any) -> Reduction:
     """Return the reduction, "auto" resolved to "mean"."""
     try:

@@ -342,6 +342,8 @@ def operation(
     def call(x: Any, target: Any) -> Any:
         if work.dtype.itemsize == 8 and not jax.config.jax_enable_x64:  # it is traced anew then
             raise TypeError("JAX makes no array of float64 now")
+        if not jax.sharding.get_abstract_mesh().empty:
+            raise NotImplementedError("results would lie on a mesh, and not as operands do")
         made = jax.ffi.ffi_call(name, results)(x, target, numbers=given)
         return made[0] if len(results) == 1 else tuple(made)
 

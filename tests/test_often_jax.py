@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import smoothl1 as sl
-from smoothl1 import jit
+from smoothl1 import jit, operations
 
 jax = pytest.importorskip("jax", reason="JAX is optional")
 often_jax = pytest.importorskip("smoothl1.often_jax")
@@ -23,7 +23,8 @@ CALLS = 4  # two by way of NumPy, one that makes the operation, one by it
 def soon(monkeypatch):
     """Two calls are often."""
     monkeypatch.setattr(often_jax, "_counts", {})
-    monkeypatch.setattr(often_jax, "_operations", {})
+    monkeypatch.setattr(operations, "made", {})
+    monkeypatch.setattr(operations, "kind", None)
     monkeypatch.setattr(often_jax, "ENOUGH", 1)
 
 
@@ -32,8 +33,8 @@ def pair(rng, shape, dtype="float32"):
     return values, [jax.numpy.asarray(value) for value in values]
 
 
-def operations():
-    return list(often_jax._operations.values())
+def found():
+    return list(operations.made.values())
 
 
 def check(got, wanted):
@@ -66,7 +67,7 @@ def test_bits_of_numpy(rng, shape, dtype):
                 got = function(*given, beta=beta, **options)
                 check(got, wanted)
                 assert not any(array.committed for array in jax.tree.leaves(got))
-    assert len(operations()) >= 9
+    assert len(found()) >= 9
     for key, count in often_jax._counts.items():  # sums over axes that do not lie side by side
         assert (count == often_jax.NEVER) is (len(shape) == 3 and key[4] == (0, -1))
 
@@ -86,14 +87,14 @@ def test_edge_values():
                 jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True
             ):  # fmt: skip
                 assert np.array_equal(np.signbit(array), np.signbit(numbers))
-    assert operations()
+    assert found()
 
 
 def test_it_is_the_operation_that_computes(rng, monkeypatch):
     _, given = pair(rng, (64,))
     for _ in range(CALLS):
         wanted = sl.smooth_l1_loss(*given, beta=0.3)
-    (operation,) = operations()
+    (operation,) = found()
 
     def fail(*arguments):
         raise AssertionError
@@ -130,7 +131,7 @@ def test_what_calls_differ_by(rng):
             (x, target), given = pair(rng, shape, dtype)
             got = sl.smooth_l1_loss(*given, beta=beta, reduction=reduction)
             check(got, sl.smooth_l1_loss(x, target, beta=beta, reduction=reduction))
-    assert len(operations()) == 12  # half precision has none
+    assert len(found()) == 12  # half precision has none
     (x, target), given = pair(rng, (64,))
     assert sl.smooth_l1_loss(given[0], given[1][:1], beta=0.3) == sl.smooth_l1_loss(
         x, target[:1], beta=0.3
@@ -150,7 +151,7 @@ def test_constants_of_a_trace_are_computed_at_once(rng):
     (x, target), given = pair(rng, (64,))
     for _ in range(CALLS):
         wanted = sl.smooth_l1_loss(*given, beta=0.3)
-    assert operations()
+    assert found()
     graph = jax.make_jaxpr(lambda y: y + sl.smooth_l1_loss(*given, beta=0.3))(1.0)
     assert "ffi" not in str(graph)
     assert jax.jit(lambda y: y * sl.smooth_l1_loss(*given, beta=0.3))(1.0) == wanted
@@ -171,9 +172,9 @@ def test_no_operation_is_made_in_a_trace(rng):
         return y
 
     traced(1.0)
-    assert not operations()
+    assert not found()
     sl.smooth_l1_loss(*given, beta=0.3)
-    assert operations()
+    assert found()
 
 
 def test_settings_of_jax_hold(rng):
@@ -182,7 +183,7 @@ def test_settings_of_jax_hold(rng):
         wide = [jax.numpy.asarray(value, "float64") for value in values]
         for _ in range(CALLS):
             assert sl.smooth_l1_loss(*wide, beta=0.3).dtype == np.float64
-    assert operations()
+    assert found()
     assert sl.smooth_l1_loss(*wide, beta=0.3).dtype == np.float32
     nan = given[0].at[3].set(np.nan)
     for _ in range(CALLS):
@@ -204,7 +205,7 @@ def test_deleted_arrays(rng):
     gone.delete()
     with pytest.raises(RuntimeError, match="deleted"):
         sl.smooth_l1_loss(x, gone)
-    assert operations()
+    assert found()
     assert sl.smooth_l1_loss(x, target) == wanted
 
 
@@ -232,7 +233,7 @@ def test_without_the_interface_of_xla(rng, monkeypatch, broken):
     for _ in range(2 * CALLS):
         assert sl.smooth_l1_loss(*given, beta=0.3) == sl.smooth_l1_loss(x, target, beta=0.3)
     assert list(often_jax._counts.values()) == [often_jax.NEVER]
-    assert not operations()
+    assert not found()
 
 
 def test_where_jax_does_not_say_what_it_traces(rng, monkeypatch):
@@ -241,12 +242,12 @@ def test_where_jax_does_not_say_what_it_traces(rng, monkeypatch):
 
     monkeypatch.setattr(often_jax.importlib, "import_module", import_module)
     tracing, nothing = often_jax._find_tracing()
-    monkeypatch.setattr(often_jax, "_TRACING", tracing)
-    monkeypatch.setattr(often_jax, "_NOTHING", nothing)
+    monkeypatch.setattr(operations, "tracing", tracing)
+    monkeypatch.setattr(operations, "nothing", nothing)
     (x, target), given = pair(rng, (64,))
     for _ in range(CALLS):
         assert sl.smooth_l1_loss(*given, beta=0.3) == sl.smooth_l1_loss(x, target, beta=0.3)
-    assert not operations()
+    assert not found()
 
 
 def test_large_arrays_and_many_calls(rng, monkeypatch):
@@ -254,19 +255,19 @@ def test_large_arrays_and_many_calls(rng, monkeypatch):
     (x, target), given = pair(rng, (200_000,))
     for _ in range(CALLS):
         assert sl.smooth_l1_loss(*given, beta=0.3) == sl.smooth_l1_loss(x, target, beta=0.3)
-    assert not operations()
+    assert not found()
     _, given = pair(rng, (64,))
     for _ in range(CALLS):
         sl.smooth_l1_loss(*given, beta=0.3)
-    assert operations()
+    assert found()
     for beta in range(100):
         sl.smooth_l1_loss(*given, beta=0.5 + beta)
         assert len(often_jax._counts) <= 16
-    assert len(operations()) == 1
+    assert len(found()) == 1
     for beta in range(20):
         for _ in range(CALLS):
             sl.smooth_l1_loss(*given, beta=0.5 + beta)
-        assert len(operations()) <= 16
+        assert len(found()) <= 16
 
 
 def test_a_kernel_without_memory(rng, monkeypatch):
@@ -288,7 +289,7 @@ def test_a_kernel_without_memory(rng, monkeypatch):
         got = sl.smooth_l1_loss(*given, beta=0.3, reduction="none")
         check(got, sl.smooth_l1_loss(*values, beta=0.3, reduction="none"))
     assert list(often_jax._counts.values()) == [often_jax.NEVER]
-    assert not operations()
+    assert not found()
     jax.block_until_ready(xla.operation(work, ((64,),), [0.3, 1.0, 64])(*given))
 
 
@@ -301,10 +302,10 @@ def test_under_a_mesh(rng):
         mesh = jax.make_mesh((1,), ("rows",), axis_types=(kind,))
         for left in (given[0], put):
             often_jax._counts.clear()
-            often_jax._operations.clear()
+            operations.made.clear()
             for _ in range(CALLS):
                 sl.smooth_l1_loss(left, given[1], beta=0.3)
-            assert operations()
+            assert found()
             with jax.set_mesh(mesh):
                 got = sl.smooth_l1_loss(left, given[1], beta=0.3)
             assert got == wanted
@@ -315,13 +316,13 @@ def test_under_a_mesh(rng):
 def test_only_the_main_thread_makes_and_uses_operations(rng, monkeypatch):
     (x, target), given = pair(rng, (64,))
     wanted = sl.smooth_l1_loss(x, target, beta=0.3)
-    found = []
+    losses = []
 
     def fail(*arguments):
         raise KeyboardInterrupt  # which is not taken for a reason to go the other way
 
     def work():
-        found.extend(sl.smooth_l1_loss(*given, beta=0.3) for _ in range(CALLS))
+        losses.extend(sl.smooth_l1_loss(*given, beta=0.3) for _ in range(CALLS))
 
     def in_a_thread():
         thread = threading.Thread(target=work)
@@ -330,11 +331,11 @@ def test_only_the_main_thread_makes_and_uses_operations(rng, monkeypatch):
 
     in_a_thread()
     assert not often_jax._counts
-    assert not operations()
+    assert not found()
     work()
-    monkeypatch.setitem(often_jax._operations, *often_jax._operations, fail)
+    monkeypatch.setitem(operations.made, *operations.made, fail)
     in_a_thread()
-    assert found == [wanted] * 3 * CALLS
+    assert losses == [wanted] * 3 * CALLS
 
 
 def test_without_a_cache_there_are_none(rng, monkeypatch):
@@ -343,7 +344,7 @@ def test_without_a_cache_there_are_none(rng, monkeypatch):
     _, given = pair(rng, (64,))
     for _ in range(CALLS):
         sl.smooth_l1_loss(*given, beta=0.3)
-    assert not operations()
+    assert not found()
 
 
 @pytest.mark.parametrize("n", [64, 20_000])
@@ -352,13 +353,13 @@ def test_in_functions_that_xla_calls(run_python, n):
     out = run_python(
         f"""
         import jax, numpy as np, smoothl1 as sl
-        from smoothl1 import often_jax
+        from smoothl1 import often_jax, operations
         often_jax.ENOUGH = 2
         values = np.random.default_rng(0).normal(size=(2, {n})).astype("f4")
         x, target = map(jax.numpy.asarray, values)
         for _ in range(6):
             loss, grad = sl.smooth_l1_value_and_grad(x, target)
-        assert often_jax._operations
+        assert operations.made
 
         def host(x, y):
             loss, grad = sl.smooth_l1_value_and_grad(jax.numpy.asarray(x), jax.numpy.asarray(y))
@@ -382,7 +383,7 @@ def test_two_cpus_and_the_cache_of_jax(run_python, tmp_path):
     jax.config.update("jax_compilation_cache_dir", {str(tmp_path)!r})
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    from smoothl1 import often_jax
+    from smoothl1 import often_jax, operations
     often_jax.ENOUGH = 2
     values = np.random.default_rng(7).normal(size=(2, 64, 3)).astype("f4")
     wanted = sl.smooth_l1_value_and_grad(*values, beta=0.3, axis=0)
@@ -399,7 +400,7 @@ def test_two_cpus_and_the_cache_of_jax(run_python, tmp_path):
                         assert np.array_equal(array, numbers)
                         assert array.devices() == {{device}}
                         assert array.committed is arrays[0].committed
-    assert often_jax._operations
+    assert operations.made
     """
     for _ in range(2):
         run_python(code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
