@@ -158,10 +158,12 @@ def smooth_l1_loss(
     """
     if (
         type(x) is operations.kind
-        and weight is None and where is None and normalizer is None and dtype is None and out is None
-        and (made := operations.result(x, target, beta, reduction, axis, keepdims, "loss")) is not None
+        and weight is None and where is None and normalizer is None
+        and dtype is None and out is None
     ):  # fmt: skip
-        return made
+        made = operations.result(x, target, beta, reduction, axis, keepdims, "loss")
+        if made is not None:
+            return made
     threshold = beta if type(beta) is float else _small_integer(beta)
     if (
         weight is None and where is None and normalizer is None and dtype is None and out is None
@@ -355,11 +357,13 @@ def smooth_l1_grad(
     """
     if (
         type(x) is operations.kind
-        and weight is None and where is None and normalizer is None and dtype is None and out is None
+        and weight is None and where is None and normalizer is None
+        and dtype is None and out is None
         and wrt is X and grad_output is None
-        and (made := operations.result(x, target, beta, reduction, axis, keepdims, "grad")) is not None
     ):  # fmt: skip
-        return made
+        made = operations.result(x, target, beta, reduction, axis, keepdims, "grad")
+        if made is not None:
+            return made
     threshold = beta if type(beta) is float else _small_integer(beta)
     if (
         weight is None and where is None and normalizer is None and dtype is None
@@ -567,10 +571,12 @@ def smooth_l1_hess(
     """
     if (
         type(x) is operations.kind
-        and weight is None and where is None and normalizer is None and dtype is None and out is None
-        and (made := operations.result(x, target, beta, reduction, axis, keepdims, "hess")) is not None
+        and weight is None and where is None and normalizer is None
+        and dtype is None and out is None
     ):  # fmt: skip
-        return made
+        made = operations.result(x, target, beta, reduction, axis, keepdims, "hess")
+        if made is not None:
+            return made
     threshold = beta if type(beta) is float else _small_integer(beta)
     if (
         weight is None and where is None and normalizer is None and dtype is None
