@@ -9,7 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, prange
 
-from .blocks import ask_for, borrowed_buffers, new_buffers, process, process_stripe
+from .blocks import (
+    ask_for,
+    borrowed_buffers,
+    new_buffers,
+    process,
+    process_elements,
+    process_stripe,
+)
 from .jit import brief_kernel, helper, inlined, kernel, parallel_kernel
 from .memory import borrowed, floats, keep, pointer, room
 from .plan import DEPTH, LANES, SPAN
@@ -282,8 +289,7 @@ def map_runs(given, places, size, first, last):
     buffers = borrowed_buffers(owned)
     for task in range(first, last):
         start = task * SPAN
-        n = min(SPAN, size - start)
-        process(o, outputs, sums, start, n, n, buffers)
+        process_elements(o, outputs, sums, start, min(SPAN, size - start), buffers)
     keep(owned)
 
 

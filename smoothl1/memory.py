@@ -48,26 +48,34 @@ def write(typing_context, address, value):
     return types.void(types.int64, value), codegen
 
 
-@intrinsic
-def _prefetch_line(typing_context, address):
-    """Ask for the cache line of an address, which need not exist."""
+def _prefetcher(write, locality):
+    """Make a function that asks for lines of the cache from an address on, which need not exist."""
 
-    def codegen(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], cgutils.voidptr_t)
-        integer = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[integer] * 3])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [pointer, integer(0), integer(2), integer(1)])
-        return context.get_dummy_value()
+    @intrinsic(prefer_literal=True)
+    def prefetch_lines(typing_context, address, count):
+        def codegen(context, builder, signature, args):
+            integer = ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[integer] * 3])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            for line in range(count.literal_value):
+                place = builder.add(args[0], args[0].type(64 * line))
+                pointer = builder.inttoptr(place, cgutils.voidptr_t)
+                builder.call(function, [pointer, integer(write), integer(locality), integer(1)])
+            return context.get_dummy_value()
 
-    return types.void(types.int64), codegen
+        return types.void(types.int64, types.literal(count.literal_value)), codegen
+
+    return prefetch_lines
+
+
+prefetch_lines, prefetch_lines_to_write = _prefetcher(0, 2), _prefetcher(1, 3)
 
 
 @helper
 def prefetch(address, size):
     """Ask for so many bytes."""
     for offset in range(0, size, 64):
-        _prefetch_line(address + offset)
+        prefetch_lines(address + offset, 1)
 
 
 @helper
