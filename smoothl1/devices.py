@@ -106,6 +106,14 @@ def missing_for_gpus() -> tuple[type[Exception], str] | None:
     return None
 
 
+def check_for_gpus() -> None:
+    """Raise an error that says what kernels lack on a GPU, and how to have it."""
+    missing = missing_for_gpus()
+    if missing is not None:
+        error, message = missing
+        raise error(message)
+
+
 class Memory(ABC):
     """How a library describes and allocates arrays on GPUs."""
 

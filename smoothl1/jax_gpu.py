@@ -29,7 +29,7 @@ import numpy as np
 
 from . import frames
 from .calls import Call, Wanted
-from .devices import SIZES, Memory, Span, missing_for_gpus
+from .devices import SIZES, Memory, Span, check_for_gpus
 from .problem import Problem
 from .validate import Array, Reduction, named_dtype
 from .views import Kind, check_unread, own_arrays, run_on_gpu
@@ -75,15 +75,21 @@ def run(kind: Kind, call: Call, arrays: dict[str, Any], narrow: bool) -> Any:
 
 
 def takes(arrays: dict[str, Any]) -> bool:
-    """Whether arrays lie in the memory of one GPU of CUDA, on which JAX would run programs."""
+    """Whether arrays lie in the memory of one GPU of CUDA, on which JAX would run programs.
+
+    Raises an error if they do and kernels cannot run there.
+    """
     places = {device for array in arrays.values() for device in array.devices()}
-    if len(places) > 1 or not is_cuda(device := places.pop()) or missing_for_gpus() is not None:
+    if len(places) > 1 or not is_cuda(device := places.pop()):
         return False
     usual = device.default_memory().kind
     if any(array.sharding.memory_kind != usual for array in arrays.values()):
         return False
     is_put = any(array.committed for array in arrays.values())
-    return (is_put or device == _default_device()) and is_working(device)
+    if not is_put and device != _default_device():
+        return False
+    check_for_gpus()
+    return is_working(device)
 
 
 def _default_device() -> Any:

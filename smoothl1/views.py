@@ -15,7 +15,7 @@ import numpy as np
 
 from . import generic
 from .calls import Call
-from .devices import Memory, missing_for_gpus
+from .devices import Memory, check_for_gpus
 from .problem import Problem
 from .validate import Array, named_dtype
 
@@ -117,10 +117,7 @@ def run_generic(
 
 def run_on_gpu(kind: Kind, memory: Memory, call: Call, arrays: dict[str, Any]) -> Any:
     """Run a call with arrays on one GPU by its kernels."""
-    missing = missing_for_gpus()
-    if missing is not None:
-        error, message = missing
-        raise error(message)
+    check_for_gpus()
     problem = check_unread(kind, call, writes=True)
     from . import cuda
 

@@ -123,7 +123,7 @@ def record():
         shape, dtype, strides
     )
     numba_cuda.external_stream = lambda handle: SimpleNamespace(handle=handle)
-    views.missing_for_gpus = lambda: None
+    views.check_for_gpus = lambda: None
     numba_devices._runtime.ensure_context = contextlib.nullcontext
     numba_devices._runtime.get_or_create_context = lambda number: SimpleNamespace()
     for module in (cuda_arguments, cuda_launch, cuda_sums):

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from smoothl1 import backend, frames, jax_gpu, kinds
+from smoothl1 import backend, frames, jax_gpu, kinds, operations
 from smoothl1.devices import SIZES
 
 POISON = 0xFF  # every float is NaN
@@ -57,6 +57,7 @@ def gpu_of_jax():
             (jax_gpu, "is_cuda", lambda device: True),
             (kinds, "_are_readable", lambda arrays: False),
             (backend, "short_ways", {}),
+            (operations, "kind", None),
             (backend, "find_way", lambda kind: None),
             (frames, "stream_of", gpu.stream_of),
             (frames, "allocate", gpu.allocate),

@@ -24,7 +24,7 @@ import jax
 from numba import cuda as numba_cuda
 from pretended import gpu_of_jax
 
-from smoothl1 import cuda_sums, frames, jax_gpu
+from smoothl1 import cuda_sums, devices, frames, jax_gpu
 
 jnp = jax.numpy
 FUNCTIONS = (
@@ -186,7 +186,6 @@ def test_what_kernels_do_not_take_goes_by_a_program_of_xla(gpu, operands, monkey
     assert jax_gpu.takes(place)
     for owner, name, value in (
         (jax_gpu, "is_cuda", lambda device: False),
-        (jax_gpu, "missing_for_gpus", lambda: (ImportError, "numba-cuda is missing")),
         (jax_gpu, "is_working", lambda device: False),
         (jax_gpu, "_default_device", lambda: "another"),
     ):
@@ -198,6 +197,21 @@ def test_what_kernels_do_not_take_goes_by_a_program_of_xla(gpu, operands, monkey
     put = jax.device_put(x, jax.devices("cpu")[0])
     monkeypatch.setattr(jax_gpu, "_default_device", lambda: "another")
     assert jax_gpu.takes({"x": put, "target": target})
+
+
+def test_without_numba_cuda(gpu, operands, monkeypatch):
+    """The same error as for other arrays on a GPU; under transforms XLA needs no numba."""
+    x, target = map(jnp.asarray, operands)
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM")
+    monkeypatch.setattr(devices, "_found", False)
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    for function in FUNCTIONS:
+        with pytest.raises(ImportError, match=r"pip install 'smoothl1\[cuda13\]'"):
+            function(x, target, beta=0.7)
+    wanted = sl.smooth_l1_loss(operands[0], operands[1], beta=0.7)
+    got = jax.jit(lambda x: sl.smooth_l1_loss(x, target, beta=0.7))(x)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    assert gpu.launched == 0
 
 
 def test_an_xla_without_streams_is_not_used():
