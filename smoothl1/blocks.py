@@ -18,12 +18,19 @@ from numba.np.numpy_support import as_dtype
 from . import formula
 from .gather import transfer
 from .jit import by_type, helper, merged
-from .memory import borrowed, part, prefetch, prefetch_lines, prefetch_lines_to_write, stack
+from .memory import (
+    DISTANCE,
+    borrowed,
+    part,
+    prefetch,
+    prefetch_lines,
+    prefetch_lines_to_write,
+    stack,
+)
 from .panels import new_raw
 from .plan import LANES, SPAN
 from .records import Buffers
 
-DISTANCE = 3072  # bytes from what is read to what is asked for
 SMALLEST = 5e-324
 SMALLEST_OF_NARROW = 1e-300  # below any residual of a narrow type, with a finite reciprocal
 

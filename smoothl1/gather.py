@@ -21,6 +21,7 @@ from .halves import brain_bits, from_half, half_bits, round_to
 from .jit import helper, native
 from .memory import copy, prefetch, view
 from .panels import move_by_panel, owns_panel
+from .seconds import take_seconds
 from .turn import ROWS, turn
 
 
@@ -194,9 +195,9 @@ def _encode(code, values, raw):
 def _prefetch_run(operand, start, n):
     """Ask for the next run while this one is computed: memory never idles."""
     address, left = locate(operand, start)
-    step = abs(operand[operand.size - 1])
-    if step <= 64:
-        prefetch(address, min(left, n) * step)
+    step, n = operand[operand.size - 1], min(left, n)
+    if abs(step) <= 64:
+        prefetch(min(address, address + (n - 1) * step), n * abs(step))
 
 
 @native("void(int64, int64, int64, int64, int64)")
@@ -205,8 +206,12 @@ def gather_address(description, start, values, n, raw):
     operand, out = described(description), view(values, n, np.float64)
     itemsize, code = operand[ITEMSIZE], operand[field.CODE]
     source, left = locate(operand, start)
-    direct = left >= n and operand[operand.size - 1] == itemsize and not operand[field.SWAPPED]
-    if not direct or source % itemsize != 0:
+    step = operand[operand.size - 1]
+    plain = left >= n and source % itemsize == 0 and not operand[field.SWAPPED]
+    if plain and step == 2 * itemsize and code <= field.F32:
+        take_seconds(source, itemsize, values, n)
+        return
+    if not plain or step != itemsize:
         source = raw
         if operand[field.PANEL] == BY_COLUMN:
             _move_by_column(operand, start, n, raw)

@@ -12,6 +12,8 @@ from numba.np.numpy_support import as_dtype
 
 from .jit import by_type, helper
 
+DISTANCE = 3072  # bytes from what is read to what is asked for
+
 
 @intrinsic
 def pointer(typing_context, address):
@@ -25,10 +27,10 @@ def pointer(typing_context, address):
 
 @intrinsic
 def read(typing_context, address, example):
-    """Load an integer of the type of ``example``, aligned or not."""
+    """Load a number of the type of ``example``, aligned or not."""
 
     def codegen(context, builder, signature, args):
-        pointer_type = ir.IntType(example.bitwidth).as_pointer()
+        pointer_type = context.get_value_type(example).as_pointer()
         load = builder.load(builder.inttoptr(args[0], pointer_type))
         load.align = 1
         return load
