@@ -30,6 +30,7 @@ from .memory import (
 from .panels import new_raw
 from .plan import LANES, SPAN
 from .records import Buffers
+from .vectors import prefer_wide
 
 SMALLEST = 5e-324
 SMALLEST_OF_NARROW = 1e-300  # below any residual of a narrow type, with a finite reciprocal
@@ -49,6 +50,7 @@ def accumulate(
     Ahead (True): operands are in memory rather than in the cache, and asked for early; for
     a width of LANES.
     """
+    prefer_wide()
     # Flat arguments, as only those let numba drop a branch on None; unsigned
     # indices, as negative ones would be checked for and end vectorisation.
     place, row, n = np.uintp(start), np.uintp(0), np.uintp(n)
