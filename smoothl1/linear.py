@@ -54,15 +54,18 @@ class Scratch(NamedTuple):
 
 
 @helper
-def _predict(data, base, step, by_column, w, out, part):
-    """Put the products of the rows with w, and the intercept at its end, into out."""
+def _predict(data, base, step, by_column, w, out, part, halves):
+    """Put the products of the rows with w, and the intercept at its end, into out.
+
+    On the way so many halves of blocks of rows are asked for, from the second of this one on.
+    """
     p, n = np.uintp(w.size - 1), np.uintp(out.size)
     for i in range(n):
         out[i] = w[p]
     for low in range(np.uintp(0), p, np.uintp(COLUMNS)):
         high = min(low + np.uintp(COLUMNS), p)
         if by_column is None:
-            _multiply_rows(data, np.uintp(base), np.uintp(step), w, low, high, part[:n])
+            _multiply_rows(data, np.uintp(base), np.uintp(step), w, low, high, part[:n], halves)
         else:
             _multiply_columns(data, np.uintp(base), np.uintp(step), w, low, high, part[:n])
         for i in range(n):
@@ -88,8 +91,8 @@ def _half_a_group(data, step):
 def _ask_for_half(data, base, n, i, half, share):
     """Prefetch a group's share of half a block of n rows, when at row i of it.
 
-    The second half of the block while it is multiplied, the first of the next block while
-    it is projected: nothing waits for memory, and memory for nothing.
+    The second half of the block while it is multiplied, the first of the next one while it
+    is projected, if it is: nothing waits for memory, and memory for nothing.
     """
     if share > 0:
         ahead = (half * np.int64(n) + np.int64(i)) // GROUP * share
@@ -97,12 +100,13 @@ def _ask_for_half(data, base, n, i, half, share):
 
 
 @helper
-def _multiply_rows(data, base, step, w, low, high, out):
+def _multiply_rows(data, base, step, w, low, high, out, halves):
     n, itemsize, share = np.uintp(out.size), data.itemsize, _half_a_group(data, step)
     i, at = np.uintp(0), base
     while i + np.uintp(GROUP) <= n:
         if low == 0:
-            _ask_for_half(data, base, n, i, SECOND, share)
+            for half in range(SECOND, SECOND + halves):
+                _ask_for_half(data, base, n, i, half, share)
         multiply_group(
             data.ctypes.data + np.int64(at + low) * itemsize, np.int64(step) * itemsize,
             w.ctypes.data + 8 * np.int64(low), np.int64(high - low),
@@ -145,23 +149,27 @@ def _multiply_columns(data, base, step, w, low, high, out):
 
 
 @helper
-def _project(data, base, step, by_column, slope, out):
-    """Put the sums of rows times slopes into the first entries of out, all but two."""
+def _project(data, base, step, by_column, slope, out, halves):
+    """Put the sums of rows times slopes into the first entries of out, all but two.
+
+    On the way so many halves of the next block of rows are asked for.
+    """
     if by_column is None:
-        _project_rows(data, np.uintp(base), np.uintp(step), slope, out)
+        _project_rows(data, np.uintp(base), np.uintp(step), slope, out, halves)
     else:
         _project_columns(data, np.uintp(base), np.uintp(step), slope, out)
 
 
 @helper
-def _project_rows(data, base, step, slope, out):
+def _project_rows(data, base, step, slope, out, halves):
     p, n, itemsize = np.uintp(out.size - 2), np.uintp(slope.size), data.itemsize
     share = _half_a_group(data, step)
     for j in range(p):
         out[j] = 0.0
     i, at = np.uintp(0), base
     while i + np.uintp(GROUP) <= n:
-        _ask_for_half(data, base, n, i, NEXT, share)
+        for half in range(NEXT, NEXT + halves):
+            _ask_for_half(data, base, n, i, half, share)
         add_group(
             data.ctypes.data + np.int64(at) * itemsize, np.int64(step) * itemsize,
             slope.ctypes.data + 8 * np.int64(i), np.int64(p),
@@ -233,19 +241,19 @@ def _slopes(predicted, y, weight, factor, beta, slope, lanes):
 def _factor(data, base, step, by_column, direction, scratch, n):
     if direction is None:
         return None
-    _predict(data, base, step, by_column, direction, scratch.factor[:n], scratch.part)
+    _predict(data, base, step, by_column, direction, scratch.factor[:n], scratch.part, 0)
     return scratch.factor[:n]
 
 
 @helper
-def _add_rows(data, base, step, by_column, y, weight, w, direction, beta, scratch):
+def _add_rows(data, base, step, by_column, y, weight, w, direction, beta, scratch, halves):
     """Sums of a block of rows, into the first level of the tree."""
     n, sums = y.size, scratch.tree[0]
     predicted, slope, lanes = scratch.predicted[:n], scratch.slope[:n], scratch.lanes
-    _predict(data, base, step, by_column, w, predicted, scratch.part)
+    _predict(data, base, step, by_column, w, predicted, scratch.part, halves)
     factor = _factor(data, base, step, by_column, direction, scratch, n)
     _slopes(predicted, y, weight, factor, beta, slope, lanes)
-    _project(data, base, step, by_column, slope, sums)
+    _project(data, base, step, by_column, slope, sums, halves)
     sums[sums.size - 1] = lanes[0, 0]
     sums[sums.size - 2] = lanes[1, 0]
 
@@ -265,14 +273,14 @@ def _add_block(matrix, y, weight, w, direction, beta, low, scratch):
         def gathered(matrix, y, weight, w, direction, beta, low, scratch):
             p, rows = w.size - 1, scratch.rows
             _gather(matrix, low * p, y.size * p, rows, scratch.raw)
-            _add_rows(rows, 0, p, None, y, weight, w, direction, beta, scratch)
+            _add_rows(rows, 0, p, None, y, weight, w, direction, beta, scratch, 0)
 
         return gathered
 
     def where_it_lies(matrix, y, weight, w, direction, beta, low, scratch):
         step, by_column = matrix.step, matrix.by_column
         base = low * step if by_column is None else low
-        _add_rows(matrix.data, base, step, by_column, y, weight, w, direction, beta, scratch)
+        _add_rows(matrix.data, base, step, by_column, y, weight, w, direction, beta, scratch, 1)
 
     return where_it_lies
 
@@ -284,13 +292,13 @@ def _predict_block(matrix, w, low, out, rows, raw, part):
         def gathered(matrix, w, low, out, rows, raw, part):
             p = w.size - 1
             _gather(matrix, low * p, out.size * p, rows, raw)
-            _predict(rows, 0, p, None, w, out, part)
+            _predict(rows, 0, p, None, w, out, part, 0)
 
         return gathered
 
     def where_it_lies(matrix, w, low, out, rows, raw, part):
         base = low * matrix.step if matrix.by_column is None else low
-        _predict(matrix.data, base, matrix.step, matrix.by_column, w, out, part)
+        _predict(matrix.data, base, matrix.step, matrix.by_column, w, out, part, 2)
 
     return where_it_lies
 
