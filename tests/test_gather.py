@@ -65,3 +65,25 @@ def test_outputs_with_steps_keep_what_lies_between(step):
     sl.smooth_l1_loss(x, 0.5, beta=0.3, reduction="none", dtype="float32", out=out)
     np.testing.assert_array_equal(out, wanted.astype(np.float32))
     assert (room == 77).sum() == room.size - out.size
+
+
+def test_nothing_is_read_beyond_the_end(run_python):
+    """The last of every second element is the last before a page that nobody may read."""
+    run_python(
+        """
+        import ctypes, mmap
+        import numpy as np
+        import smoothl1 as sl
+
+        pages = mmap.mmap(-1, 5 * mmap.PAGESIZE)
+        last = ctypes.addressof(ctypes.c_char.from_buffer(pages)) + 4 * mmap.PAGESIZE
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(last), mmap.PAGESIZE, 0) == 0
+        for dtype in ("float32", "float64"):
+            readable = np.frombuffer(pages, dtype, 4 * mmap.PAGESIZE // np.dtype(dtype).itemsize)
+            for n in (1, 2, 63, 64, 65, 130, 1000):
+                x = readable[1 - 2 * n :: 2] if n > 1 else readable[-1::2]
+                assert x.size == n and sl.smooth_l1_loss(x, x + 2, beta=1.5) == 1.25
+                assert sl.smooth_l1_grad(x, np.full((n, 1), 2.0, dtype)[:, 0], beta=1.5).size == n
+        """,
+        timeout=300,
+    )
