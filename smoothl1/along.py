@@ -18,7 +18,7 @@ from .new_arrays import new_array
 from .plain import TOTAL, count_of, has_axes
 from .plan import Division, Plan, make_plan
 from .records import LOSS, Operands, Outputs, Sums
-from .sums_run import FEW, add_up, assign, describe_results, divide_for, kernels_for
+from .sums_run import FEW, add_up, assign, describe_results, divide_for, kernel_for
 from .validate import Array, Reduction, check_axis
 
 
@@ -30,8 +30,7 @@ class _Way(NamedTuple):
     is_few: bool  # rows of many columns
     parts: int  # of each sum; 0 if kernels finish the sums
     tasks: int
-    serial: Any
-    parallel: Any
+    kernel: Any
     rest: tuple[Any, ...]  # of the arguments of kernels, but for what sums are divided by
 
 
@@ -63,7 +62,7 @@ def loss_along(
     arguments = operands, Outputs(slope=slopes), TOTAL, table, *rest
     kind = (narrow, divisor is None, grad is None, bool(way.parts)) if way.in_order else None
     tasks = threads.all_tasks(way.tasks)
-    threads.run(way.serial, way.parallel, arguments, tasks, x.size, kind)
+    threads.run(way.kernel, arguments, tasks, x.size, kind)
     if way.parts:
         assign(out, add_up(table[LOSS], way.parts), plan, by)
     return out if out.shape else out[()]
@@ -76,12 +75,12 @@ def _way(shape: tuple[int, ...], axis: Any, keepdims: bool, number: int) -> _Way
     plan = make_plan(shape, axes, keepdims, tuple(range(len(shape))))
     in_order, many = plan.order == tuple(sorted(plan.order)), plan.outputs > FEW
     division = Division(plan, 1, max(1, plan.blocks)) if many else divide_for(plan, number)
-    serial, parallel, rest = kernels_for(division, 1.0)
+    kernel, rest = kernel_for(division, 1.0)
     is_few = many and plan.few and in_order
     if is_few:
-        serial, parallel = kernels.reduce_few, kernels.reduce_few_parallel
+        kernel = kernels.reduce_few
     parts = 0 if many else division.count
-    return _Way(plan, in_order, is_few, parts, division.tasks, serial, parallel, rest)
+    return _Way(plan, in_order, is_few, parts, division.tasks, kernel, rest)
 
 
 def _arrange(x: Array, target: Array, grad: Array | None, way: _Way) -> Any:

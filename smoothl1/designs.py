@@ -130,8 +130,7 @@ class Dense(Design):
         parts = np.empty((units, p + 2))
         vectors = (_frozen(w), _frozen(direction))
         arguments = (*data, *vectors, self._beta, parts, rows, each, each.bit_length())
-        kernels = linear.linear_sums, linear.linear_sums_parallel
-        threads.run(*kernels, arguments, threads.all_tasks(units), n * (p + 1))
+        threads.run(linear.linear_sums, arguments, threads.all_tasks(units), n * (p + 1))
         return add_pairs(parts)
 
 
@@ -221,8 +220,7 @@ def _predict(array: Array, w: Vector) -> Vector:
     out = np.empty(n)
     rows = _divide(n, p)[0]
     arguments = (_matrix(array), _frozen(w), out, rows)
-    kernels = linear.linear_predictions, linear.linear_predictions_parallel
-    threads.run(*kernels, arguments, threads.all_tasks(-(-n // rows)), n * (p + 1))
+    threads.run(linear.linear_predictions, arguments, threads.all_tasks(-(-n // rows)), n * (p + 1))
     return out
 
 

@@ -89,23 +89,21 @@ def compiled(kernel: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:
     return kernel.compile(tuple(map(numba.typeof, arguments)))
 
 
-def parallel_kernel(function: Callable[..., Any]) -> Any:
-    """Like `kernel`, with its ``prange`` loops run by numba's threads."""
-    return _cached(njit(parallel=True, **OPTIONS)(function))
-
-
-def native(signature: str) -> Callable[[Callable[..., Any]], Callable[[], int]]:
+def native(
+    signature: str, parallel: bool = False
+) -> Callable[[Callable[..., Any]], Callable[[], int]]:
     """Make a function that compiles another on first use and returns its address.
 
     Kernels call it by that address, so it is compiled once and not again
-    inside each of them.
+    inside each of them. ``parallel`` lets numba's threads run its ``prange`` loops.
     """
+    options = {"error_model": "numpy", "parallel": parallel}
 
     def decorate(function: Callable[..., Any]) -> Callable[[], int]:
         @lru_cache(maxsize=1)
         def compiled() -> Any:
             types = sigutils.normalize_signature(signature)  # type: ignore[no-untyped-call]
-            code: Any = CFunc(function, types, locals={}, options={"error_model": "numpy"})
+            code: Any = CFunc(function, types, locals={}, options=options)
             folder = cache_folder()
             if folder is not None:
                 code._cache = KernelCache(function, folder)

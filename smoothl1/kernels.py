@@ -1,13 +1,12 @@
 """The compiled entry points: loops over tasks that do not depend on each other.
 
-Each comes as a serial kernel over a range of tasks and as a parallel one whose
-``prange`` calls the serial kernel chunk by chunk and flags what is done.
+Each takes a range of tasks, or a job: ranges that the one parallel loop is to call it with.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, prange
+from numba import carray
 
 from .blocks import (
     ask_for,
@@ -17,8 +16,9 @@ from .blocks import (
     process_elements,
     process_stripe,
 )
-from .jit import brief_kernel, helper, inlined, kernel, parallel_kernel
+from .jit import brief_kernel, helper, inlined, kernel
 from .memory import borrowed, floats, keep, pointer, room
+from .parallel import runs_in_parallel
 from .plan import DEPTH, LANES, SPAN
 from .records import SLOPE, WEIGHT, Buffers, Operands, Outputs, Sums
 from .sums import (
@@ -150,8 +150,10 @@ def _borrow_outputs(outputs):
 
 
 @kernel
-def reduce_flat(given, places, wanted, table, unit_blocks, size, first, last):
+def reduce_flat(given, places, wanted, table, unit_blocks, size, first, last, job):
     """Sums over all elements: a task is one unit of blocks."""
+    if runs_in_parallel(job):
+        return
     o, outputs, results = _borrow(given), _borrow_outputs(places), borrowed(table)
     blocks = -(-size // BLOCK)
     owned = new_buffers(o, outputs, results), np.empty((3, SPAN + LEVELS))
@@ -166,18 +168,11 @@ def reduce_flat(given, places, wanted, table, unit_blocks, size, first, last):
     keep(owned)
 
 
-@parallel_kernel
-def reduce_flat_parallel(o, outputs, wanted, results, unit_blocks, size, ranges, done):
-    """`reduce_flat` on numba's threads."""
-    for chunk in prange(done.size):
-        low, high = ranges[chunk, 0], ranges[chunk, 1]
-        reduce_flat(o, outputs, wanted, results, unit_blocks, size, low, high)
-        done[chunk] = 1
-
-
 @kernel
-def reduce_long(given, places, wanted, table, denominator, geometry, first, last):
+def reduce_long(given, places, wanted, table, denominator, geometry, first, last, job):
     """Sums over rows: a task is one unit of one tile of outputs."""
+    if runs_in_parallel(job):
+        return
     o, outputs, results = _borrow(given), _borrow_outputs(places), borrowed(table)
     columns, tile = geometry.columns, geometry.tile
     tiles = -(-columns // tile)
@@ -194,22 +189,15 @@ def reduce_long(given, places, wanted, table, denominator, geometry, first, last
     keep(owned)
 
 
-@parallel_kernel
-def reduce_long_parallel(o, outputs, wanted, results, denominator, geometry, ranges, done):
-    """`reduce_long` on numba's threads."""
-    for chunk in prange(done.size):
-        low, high = ranges[chunk, 0], ranges[chunk, 1]
-        reduce_long(o, outputs, wanted, results, denominator, geometry, low, high)
-        done[chunk] = 1
-
-
 @kernel
-def reduce_few(given, places, wanted, found, denominator, geometry, first, last):
+def reduce_few(given, places, wanted, found, denominator, geometry, first, last, job):
     """Sums over few rows of many columns: a task is one tile.
 
     Sums of LANES columns are made in registers and go straight to the results: twice as
     fast as rows that are added to a tile one after the other, and the same bits.
     """
+    if runs_in_parallel(job):
+        return
     o, outputs = _borrow(given), _borrow_outputs(places)
     results = Sums(borrowed(found.loss), borrowed(found.weight), borrowed(found.slope))
     rows, columns, tile = geometry.rows, geometry.columns, geometry.tile
@@ -241,18 +229,11 @@ def reduce_few(given, places, wanted, found, denominator, geometry, first, last)
     keep(owned)
 
 
-@parallel_kernel
-def reduce_few_parallel(o, outputs, wanted, results, denominator, geometry, ranges, done):
-    """`reduce_few` on numba's threads."""
-    for chunk in prange(done.size):
-        low, high = ranges[chunk, 0], ranges[chunk, 1]
-        reduce_few(o, outputs, wanted, results, denominator, geometry, low, high)
-        done[chunk] = 1
-
-
 @kernel
-def reduce_short(given, places, wanted, table, denominator, geometry, first, last):
+def reduce_short(given, places, wanted, table, denominator, geometry, first, last, job):
     """Sums over few rows: a task is one run that holds several outputs."""
+    if runs_in_parallel(job):
+        return
     o, outputs, results = _borrow(given), _borrow_outputs(places), borrowed(table)
     rows, columns = geometry.rows, geometry.columns
     groups = SPAN // (rows * columns)
@@ -271,18 +252,11 @@ def reduce_short(given, places, wanted, table, denominator, geometry, first, las
     keep(owned)
 
 
-@parallel_kernel
-def reduce_short_parallel(o, outputs, wanted, results, denominator, geometry, ranges, done):
-    """`reduce_short` on numba's threads."""
-    for chunk in prange(done.size):
-        low, high = ranges[chunk, 0], ranges[chunk, 1]
-        reduce_short(o, outputs, wanted, results, denominator, geometry, low, high)
-        done[chunk] = 1
-
-
 @kernel
-def map_runs(given, places, size, first, last):
+def map_runs(given, places, size, first, last, job):
     """Elementwise outputs: a task is one run."""
+    if runs_in_parallel(job):
+        return
     o, outputs = _borrow(given), _borrow_outputs(places)
     sums = Sums(None, None, None)
     owned = new_buffers(o, outputs, None)
@@ -291,14 +265,6 @@ def map_runs(given, places, size, first, last):
         start = task * SPAN
         process_elements(o, outputs, sums, start, min(SPAN, size - start), buffers)
     keep(owned)
-
-
-@parallel_kernel
-def map_runs_parallel(o, outputs, size, ranges, done):
-    """`map_runs` on numba's threads."""
-    for chunk in prange(done.size):
-        map_runs(o, outputs, size, ranges[chunk, 0], ranges[chunk, 1])
-        done[chunk] = 1
 
 
 @brief_kernel

@@ -70,7 +70,7 @@ def run_map(problem: Problem, terms: Terms, outputs: Outputs) -> None:
     operands, arranged = arrange(terms, outputs, plan, problem)
     tasks = threads.all_tasks(-(-plan.size // SPAN))
     arguments = (operands, arranged, plan.size)
-    threads.run(kernels.map_runs, kernels.map_runs_parallel, arguments, tasks, plan.size)
+    threads.run(kernels.map_runs, arguments, tasks, plan.size)
 
 
 def arrange(

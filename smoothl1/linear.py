@@ -16,13 +16,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from .blocks import accumulate
 from .gather import transfer
-from .jit import by_type, helper, kernel, merged, parallel_kernel
+from .jit import by_type, helper, kernel, merged
 from .memory import borrowed, prefetch
 from .panels import new_raw
+from .parallel import runs_in_parallel
 from .plan import GROUP, LANES, SPAN
 from .products import add_group, multiply_group
 from .sums import add_elements, clear, fold
@@ -309,8 +310,10 @@ def _borrow(matrix):
 
 
 @kernel
-def linear_predictions(matrix, w, out, block_rows, first, last):
+def linear_predictions(matrix, w, out, block_rows, first, last, job):
     """Values of the model for all rows: a task is a block of rows."""
+    if runs_in_parallel(job):
+        return
     room = block_rows * (w.size - 1) if matrix.by_column is None else 0
     rows, raw, part = np.empty(room), new_raw(), np.empty(block_rows)
     mine, outs = _borrow(matrix), borrowed(out)
@@ -318,14 +321,6 @@ def linear_predictions(matrix, w, out, block_rows, first, last):
         low = block * block_rows
         high = min(low + block_rows, out.size)
         _predict_block(mine, w, low, outs[low:high], rows, raw, part)
-
-
-@parallel_kernel
-def linear_predictions_parallel(matrix, w, out, block_rows, ranges, done):
-    """`linear_predictions` on numba's threads."""
-    for chunk in prange(done.size):
-        linear_predictions(matrix, w, out, block_rows, ranges[chunk, 0], ranges[chunk, 1])
-        done[chunk] = 1
 
 
 @helper
@@ -356,9 +351,11 @@ def _drain(tree, blocks, out):
 
 @kernel
 def linear_sums(
-    matrix, y, weight, w, direction, beta, parts, block_rows, unit_blocks, levels, first, last
+    matrix, y, weight, w, direction, beta, parts, block_rows, unit_blocks, levels, first, last, job
 ):
     """Gradient, sum of slopes and sum of losses: a task is a unit of blocks of rows."""
+    if runs_in_parallel(job):
+        return
     p, blocks = w.size - 1, -(-y.size // block_rows)
     mine, ys, weights = _borrow(matrix), borrowed(y), borrowed(weight)
     room = block_rows * p if matrix.by_column is None else 0
@@ -377,16 +374,3 @@ def linear_sums(
             _add_block(mine, ys[low:high], share, w, direction, beta, low, scratch)
             _push(scratch.tree, block - start)
         _drain(scratch.tree, stop - start, parts[task])
-
-
-@parallel_kernel
-def linear_sums_parallel(
-    matrix, y, weight, w, direction, beta, parts, block_rows, unit_blocks, levels, ranges, done
-):
-    """`linear_sums` on numba's threads."""
-    for chunk in prange(done.size):
-        linear_sums(
-            matrix, y, weight, w, direction, beta, parts, block_rows, unit_blocks, levels,
-            ranges[chunk, 0], ranges[chunk, 1],
-        )  # fmt: skip
-        done[chunk] = 1

@@ -18,11 +18,11 @@ import numpy as np
 
 from . import threads
 from .jit import compiled
-from .kernels import map_runs, map_runs_parallel
+from .kernels import map_runs
 from .new_arrays import new_array
 from .plan import SPAN, divide, make_plan
 from .records import Operands, Outputs, Sums
-from .sums_run import FEW, kernels_for
+from .sums_run import FEW, kernel_for
 from .validate import Array, Reduction, check_axis
 
 TOTAL = Sums(loss=True)
@@ -123,7 +123,7 @@ def along_axes(shape: tuple[int, ...], axis: Any, keepdims: bool) -> _Along | No
     if not in_order or not 1 < plan.outputs <= FEW:
         return None
     division = divide(plan, 1)
-    kernel, _, (_, geometry) = kernels_for(division, 1.0)
+    kernel, (_, geometry) = kernel_for(division, 1.0)
     return _Along(kernel, geometry, division.tasks, plan.outputs, plan.result_shape, count)
 
 
@@ -137,14 +137,14 @@ def _map(
     operands = _operands(x, target, beta, divisor, curvature)
     kind = operands.narrow, outputs.loss is None, divisor is None, curvature
     rest = (operands, outputs, x.size), threads.all_tasks(tasks), x.size, kind
-    threads.run(map_runs, map_runs_parallel, *rest)
+    threads.run(map_runs, *rest)
 
 
 def _run(
     kernel: Any, x: Array, target: Array, beta: float, outputs: Outputs, divisor: Any,
     curvature: Any, rest: tuple[Any, ...],
 ) -> None:  # fmt: skip
-    arguments = _operands(x, target, beta, divisor, curvature), outputs, *rest
+    arguments = _operands(x, target, beta, divisor, curvature), outputs, *rest, threads.NO_JOB
     key = kernel, x.dtype, outputs.loss is None, outputs.slope is None, divisor is None, curvature
     entry = _entries.get(key)
     if entry is None:

@@ -16,7 +16,6 @@ from . import along, plain, threads
 from .kernels import (
     add_numbers,
     reduce_flat,
-    reduce_flat_parallel,
     total_loss,
     total_loss_and_grad,
 )
@@ -167,7 +166,7 @@ def total_on_threads(
     arguments = (operands, Outputs(slope=grad), Sums(loss=True), parts, division.each, x.size)
     tasks = threads.all_tasks(division.tasks)
     kind = narrow, divisor is None, grad is None
-    threads.run(reduce_flat, reduce_flat_parallel, arguments, tasks, x.size, kind)
+    threads.run(reduce_flat, arguments, tasks, x.size, kind)
     return float(add_numbers(parts[0]))
 
 

@@ -52,21 +52,21 @@ class SumsRun:
             self.division = divide_work(plan, fine)
             table = self._parts = np.empty((3, self.division.count * plan.outputs))
         by = 1.0 if denominator is None or self._parts is not None else denominator
-        self._serial, self._parallel, rest = kernels_for(self.division, by)
+        self._kernel, rest = kernel_for(self.division, by)
         if isinstance(table, Sums):
-            self._serial, self._parallel = kernels.reduce_few, kernels.reduce_few_parallel
+            self._kernel = kernels.reduce_few
         self._arguments = (operands, outputs, wanted, table, *rest)
 
     def run(self, ranges: threads.Ranges) -> None:
         """Run the tasks of some ranges."""
         elements = self.plan.size * int((ranges[:, 1] - ranges[:, 0]).sum())
         elements //= max(1, self.division.tasks)
-        threads.run(self._serial, self._parallel, self._arguments, ranges, elements)
+        threads.run(self._kernel, self._arguments, ranges, elements)
 
     def run_all(self) -> None:
         """Run all tasks."""
         tasks = threads.all_tasks(self.division.tasks)
-        threads.run(self._serial, self._parallel, self._arguments, tasks, self.plan.size)
+        threads.run(self._kernel, self._arguments, tasks, self.plan.size)
 
     def finish(self) -> None:
         """When all tasks have run: add up the parts of few sums, and store them."""
@@ -96,19 +96,18 @@ def _divide(plan: Plan, wanted: int, parts: int) -> Division:
     return divide(plan, min(most, wanted))
 
 
-def kernels_for(division: Division, denominator: float | bool) -> tuple[Any, Any, tuple[Any, ...]]:
-    """Serial and parallel kernel for a plan, and the last of their arguments."""
+def kernel_for(division: Division, denominator: float | bool) -> tuple[Any, tuple[Any, ...]]:
+    """Kernel for a plan, and its arguments after the table, but for the tasks."""
     plan = division.plan
     if plan.outputs == 1 and not plan.short:
-        rest = (division.each, plan.size)
-        return kernels.reduce_flat, kernels.reduce_flat_parallel, rest
+        return kernels.reduce_flat, (division.each, plan.size)
     geometry = Geometry(
         plan.outer, plan.rows, plan.columns, plan.tile, plan.lanes,
         division.each, division.each.bit_length(),
     )  # fmt: skip
     if plan.short:
-        return kernels.reduce_short, kernels.reduce_short_parallel, (denominator, geometry)
-    return kernels.reduce_long, kernels.reduce_long_parallel, (denominator, geometry)
+        return kernels.reduce_short, (denominator, geometry)
+    return kernels.reduce_long, (denominator, geometry)
 
 
 def add_up(parts: Array, count: int) -> Array:

@@ -1,7 +1,7 @@
 """Which runner is safe now, and how many threads it uses.
 
-Work comes as ``kernel(*arguments, first, last)`` over a range of tasks that do
-not depend on each other. Three runners give the same bits:
+Work comes as ``kernel(*arguments, first, last, job)`` over a range of tasks that do
+not depend on each other, or over those of a job. Three runners give the same bits:
 
 serial  one call; the rest is not worth a thread switch.
 prange  numba's parallel loop, when its layer cannot end or hang the process:
@@ -222,13 +222,14 @@ def _load_tbb() -> None:
                 return
 
 
-_entries: dict[Any, Callable[..., Any]] = {}  # by parallel kernel and kind
+NO_JOB = 0  # what kernels take instead of a job
+_entries: dict[Any, Callable[..., Any]] = {}  # by kernel and kind
 Ranges = np.ndarray[Any, np.dtype[np.int64]]  # first and last task of each range
+Chunks = tuple[tuple[int, int], ...]  # the same, of ranges that have been cut
 
 
 def run(
     kernel: Callable[..., Any],
-    parallel_kernel: Callable[..., Any],
     arguments: tuple[Any, ...],
     ranges: Ranges,
     elements: int,
@@ -239,6 +240,11 @@ def run(
     A kind, if given, tells the types of all arguments: numba does not look at them then, which
     takes 40 us where operands have emptied the caches.
     """
+    entry = kernel if kind is None else _entries.get((kernel, kind))
+    if entry is None:
+        from .jit import compiled
+
+        entry = _entries[kernel, kind] = compiled(kernel, (*arguments, 0, 0, NO_JOB))
     runner = choose_runner(elements)
     if runner != SERIAL:
         chunks = get_num_threads() * (1 if runner == PRANGE else CHUNKS_PER_THREAD)
@@ -247,11 +253,11 @@ def run(
             runner = SERIAL
     if runner == SERIAL:
         for first, last in ranges.tolist():
-            kernel(*arguments, first, last)
+            entry(*arguments, first, last, NO_JOB)
     elif runner == PRANGE:
-        _run_prange(kernel, parallel_kernel, arguments, cut, kind)
+        _run_prange(entry, arguments, cut)
     else:
-        _run_pool(kernel, arguments, cut)
+        _run_pool(entry, arguments, cut)
 
 
 @lru_cache(maxsize=256)
@@ -260,7 +266,7 @@ def all_tasks(tasks: int) -> Ranges:
     return np.array([[0, tasks]], np.int64)
 
 
-def _cut(ranges: Ranges, chunks: int) -> Ranges:
+def _cut(ranges: Ranges, chunks: int) -> Chunks:
     """Cut ranges so that there are at least so many, if there are so many tasks."""
     if len(ranges) == 1 and ranges[0, 0] == 0:
         return _cut_all(int(ranges[0, 1]), chunks)
@@ -268,45 +274,36 @@ def _cut(ranges: Ranges, chunks: int) -> Ranges:
 
 
 @lru_cache(maxsize=256)
-def _cut_all(tasks: int, chunks: int) -> Ranges:
+def _cut_all(tasks: int, chunks: int) -> Chunks:
     return _cut_each(all_tasks(tasks), chunks)
 
 
-def _cut_each(ranges: Ranges, chunks: int) -> Ranges:
+def _cut_each(ranges: Ranges, chunks: int) -> Chunks:
     pieces = -(-chunks // len(ranges))
     first, last = ranges[:, :1], ranges[:, 1:]
     bounds = first + (last - first) * np.arange(pieces + 1) // pieces
     cut = np.stack([bounds[:, :-1].ravel(), bounds[:, 1:].ravel()], axis=1)
-    return cut[cut[:, 0] < cut[:, 1]]
+    return tuple((low, high) for low, high in cut.tolist() if low < high)
 
 
-def _run_prange(
-    kernel: Callable[..., Any],
-    parallel_kernel: Callable[..., Any],
-    arguments: tuple[Any, ...],
-    ranges: Ranges,
-    kind: Any,
-) -> None:
-    done = np.zeros(len(ranges), np.uint8)
-    entry = parallel_kernel if kind is None else _entries.get((parallel_kernel, kind))
-    if entry is None:
-        from .jit import compiled
+def _run_prange(kernel: Callable[..., Any], arguments: tuple[Any, ...], chunks: Chunks) -> None:
+    from . import parallel
 
-        entry = compiled(parallel_kernel, (*arguments, ranges, done))
-        _entries[parallel_kernel, kind] = entry
-    entry(*arguments, ranges, done)
-    if b"\0" in done.tobytes():  # `all` takes 60 us where operands have emptied the caches
+    job = parallel.new_job(chunks)
+    kernel(*arguments, 0, 0, ctypes.addressof(job))
+    undone = parallel.undone(job)
+    if undone:
         warnings.warn(
             "numba's parallel loop left work undone; smoothl1 did it again on one thread",
             RuntimeWarning,
             stacklevel=2,
         )
-        for chunk in np.flatnonzero(done == 0):
-            kernel(*arguments, *ranges[chunk])
+        for chunk in undone:
+            kernel(*arguments, *chunks[chunk], NO_JOB)
 
 
-def _run_pool(kernel: Callable[..., Any], arguments: tuple[Any, ...], ranges: Ranges) -> None:
-    job = _Job(lambda chunk: kernel(*arguments, *ranges[chunk]), len(ranges))
+def _run_pool(kernel: Callable[..., Any], arguments: tuple[Any, ...], chunks: Chunks) -> None:
+    job = _Job(lambda chunk: kernel(*arguments, *chunks[chunk], NO_JOB), len(chunks))
     _pool.help_with(job, get_num_threads() - 1)
     try:
         job.work()

@@ -42,7 +42,8 @@ ALLOWED = {
     },
     "products": {"plan"},
     "sums": {"gather", "jit", "plan", "records"},
-    "kernels": {"blocks", "jit", "memory", "plan", "records", "sums"},
+    "parallel": {"jit", "memory", "threads"},
+    "kernels": {"blocks", "jit", "memory", "parallel", "plan", "records", "sums"},
     "launch": {
         "descriptions",
         "gather",
@@ -157,7 +158,17 @@ ALLOWED = {
     "dask_rows": {"arguments", "chunks", "designs", "threads", "validate"},
     "functional": {"backend", "calls", "kinds", "operations", "problem", "signatures", "validate"},
     "module": {"functional", "signatures", "validate"},
-    "linear": {"blocks", "gather", "jit", "memory", "panels", "plan", "products", "sums"},
+    "linear": {
+        "blocks",
+        "gather",
+        "jit",
+        "memory",
+        "panels",
+        "parallel",
+        "plan",
+        "products",
+        "sums",
+    },
     "arguments": {"validate"},
     "designs": {"arguments", "functional", "plan", "validate"},
     "objective": {"arguments", "validate"},
@@ -180,7 +191,7 @@ LATER = {
     "backend": {"autograd", "cpu", "often_jax", "short", "short_tensors"},
     "kinds": {"autograd", "chunks", "dask", "jax_gpu", "operators", "short_jax"},
     "linear_objective": {"dask_rows"},
-    "threads": {"jit"},
+    "threads": {"jit", "parallel"},
     "designs": {"gather", "linear", "sums_run", "threads"},
     "cli": {"info", "jit", "plot", "warmup"},
 }
@@ -245,5 +256,6 @@ def test_only_the_compiled_modules_import_numba():
             for name in [getattr(node, "module", None) or node.names[0].name]
         }
         arithmetic = {"blocks", "formula", "halves", "kernels", "linear", "sums"}
-        compiled = {"gather", "jit", "memory", "products", "turn", "vectors", "xla"} | arithmetic
+        helpers = {"gather", "memory", "parallel", "products", "turn", "vectors"}
+        compiled = {"jit", "xla"} | helpers | arithmetic
         assert "numba" not in roots or path.stem in compiled | gpus, path

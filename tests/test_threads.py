@@ -1,6 +1,5 @@
 """Runners: same bits, and no way to end or hang a process."""
 
-import numpy as np
 import pytest
 
 import smoothl1 as sl
@@ -141,10 +140,13 @@ def test_calls_from_a_signal_handler(run_python):
 
 def test_undone_work_of_a_parallel_loop_is_noticed_and_done(run_python):
     code = """
-    from smoothl1 import kernels
+    from smoothl1 import parallel
+    from smoothl1.jit import native
+    @native("void(int64, int64, int64)")
+    def idle(kernel, arguments, job): pass
     wanted = serial()
     threads.choose_runner = lambda elements: "prange"
-    kernels.reduce_flat_parallel = lambda *args: None
+    parallel.parallel_loop = idle
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         value = loss()
@@ -153,14 +155,35 @@ def test_undone_work_of_a_parallel_loop_is_noticed_and_done(run_python):
     assert _run(run_python, code) == "True ['RuntimeWarning']"
 
 
+def test_errors_in_a_parallel_loop_reach_the_caller(run_python):
+    code = """
+    from smoothl1.jit import kernel
+    from smoothl1.parallel import runs_in_parallel
+    @kernel
+    def fail(seen, at, first, last, job):
+        if runs_in_parallel(job): return
+        for task in range(first, last):
+            seen[task] += 1
+            if task == at: raise MemoryError("no room")
+    seen = np.zeros(8)
+    chunks = (0, 2), (2, 4), (4, 8)
+    threads._run_prange(fail, (seen, -1), chunks)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try: threads._run_prange(fail, (seen, 3), chunks)
+        except MemoryError as error: print(error, len(caught), seen)
+    """
+    assert _run(run_python, code) == "no room 1 [2. 2. 3. 3. 2. 2. 2. 2.]"
+
+
 def test_errors_in_the_pool_reach_the_caller():
     from smoothl1 import threads
 
-    def fail(first, last):
+    def fail(first, last, job):
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        threads._run_pool(fail, (), np.array([[0, 2], [2, 4]]))
+        threads._run_pool(fail, (), ((0, 2), (2, 4)))
 
 
 def test_daemon_threads_at_exit(run_python):
@@ -251,7 +274,7 @@ def test_an_interrupted_caller_waits_for_its_helpers(monkeypatch):
 
     inside, started = [], threading.Event()
 
-    def slow(first, last):
+    def slow(first, last, job):
         if threading.current_thread() is threading.main_thread():
             assert started.wait(10)
             raise KeyboardInterrupt
