@@ -38,9 +38,12 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
 from numba.extending import overload
 
+from .types_only import TypesOnly
+
 WITH_GIL: Any = {"error_model": "numpy", "no_cfunc_wrapper": True}
 OPTIONS: Any = {**WITH_GIL, "nogil": True}
 INNER: Any = {**OPTIONS, "no_cpython_wrapper": True}
+INLINED: Any = {**INNER, "pipeline_class": TypesOnly}
 DIGEST = hashlib.sha256().digest_size
 
 helper = njit(**INNER)
@@ -54,7 +57,7 @@ def by_type(function: Callable[..., Any]) -> Any:
     def stub(*args: Any) -> Any:
         raise NotImplementedError
 
-    overload(stub, jit_options=INNER, inline="always")(function)
+    overload(stub, jit_options=INLINED, inline="always")(function)
     return stub
 
 

@@ -17,7 +17,8 @@ ALLOWED = {
     "plan": set(),
     "records": set(),
     "threads": set(),
-    "jit": set(),
+    "types_only": set(),
+    "jit": {"types_only"},
     "validate": set(),
     "signatures": {"validate"},
     "problem": {"plan", "validate"},
@@ -256,6 +257,6 @@ def test_only_the_compiled_modules_import_numba():
             for name in [getattr(node, "module", None) or node.names[0].name]
         }
         arithmetic = {"blocks", "formula", "halves", "kernels", "linear", "sums"}
-        helpers = {"gather", "memory", "parallel", "products", "turn", "vectors"}
+        helpers = {"gather", "memory", "parallel", "products", "turn", "types_only", "vectors"}
         compiled = {"jit", "xla"} | helpers | arithmetic
         assert "numba" not in roots or path.stem in compiled | gpus, path
