@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
+import itertools
+import math
 import os
 import sys
 import time
@@ -14,6 +16,7 @@ from . import pictures, results, targets
 from .cases import Settings, all_cases, set_threads
 from .progress import progress_for
 
+MINUTE = 50.0  # seconds after which a quick run begins no other case
 QUICK = Settings(n=300_000, seconds=0.08, largest=100_000, rows=10_000, rounds=2, expensive=False)
 
 
@@ -25,7 +28,7 @@ def parse(arguments):
         "show the limit of the machine. Results are checked before anything is timed. A full "
         "run takes a quarter of an hour and up to 12 GB of memory.",
     )
-    parser.add_argument("--quick", action="store_true", help="small arrays, under a minute")
+    parser.add_argument("--quick", action="store_true", help="small arrays; a minute at most")
     parser.add_argument("--only", metavar="GLOB", action="append",
                         help="cases by name or group, as in --list; again for more")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="names of the cases, and stop")
@@ -88,11 +91,23 @@ def warn_if_busy():
               "wait for each other, and times mean little.", file=sys.stderr)  # fmt: skip
 
 
-def measure(cases, settings, quiet):
-    """Rows of all cases, or of those before Ctrl-C; and the exit status."""
-    rows, status = [], 0
+def in_turns(cases):
+    """The first case of each group, the second of each, and so on."""
+    groups = itertools.groupby(cases, lambda case: case.name.partition("/")[0])
+    turns = itertools.zip_longest(*(list(group) for _, group in groups))
+    return [case for turn in turns for case in turn if case]
+
+
+def measure(cases, settings, quiet, seconds=math.inf):
+    """Rows of all cases, or of those before Ctrl-C or a time; and the exit status."""
+    rows, status, end = [], 0, time.perf_counter() + seconds
     with progress_for(len(cases), quiet) as progress:
-        for case in cases:
+        for place, case in enumerate(cases):
+            if time.perf_counter() > end:
+                print(f"{len(cases) - place} of {len(cases)} cases are left out, as the minute is "
+                      "over. A first run spends much of it compiling, and the next one does not; "
+                      "cases named with --only are all measured.", file=sys.stderr)  # fmt: skip
+                break
             progress.begin(case.name)
             try:
                 found = case.run(settings)
@@ -121,7 +136,10 @@ def main(arguments=None):
     base = None if options.compare is None else named_run(options.compare)[1]
     warn_if_busy()
     run, start = results.describe(settings), time.perf_counter()
-    rows, status = measure(cases, settings, options.json)
+    if options.quick and not options.only:
+        rows, status = measure(in_turns(cases), settings, options.json, MINUTE)
+    else:
+        rows, status = measure(cases, settings, options.json)
     full = status == 0 and not (options.quick or options.only)
     output = options.output or (results.TABLE if full else None)
     if output:

@@ -39,6 +39,7 @@ from .kernels import map_runs, total_loss_and_grad_at, total_loss_at
 from .memory import floats, view
 from .plan import SPAN
 from .records import Geometry, Operands, Outputs, Sums
+from .threads import NO_JOB
 
 # Words of the frame and of what it points to.
 EXTENSION, FUNCTIONS, INPUTS, RESULTS, ATTRIBUTES, FRAME = 1, 2, 9, 14, 20, 21
@@ -137,9 +138,10 @@ class Work(NamedTuple):
         o = Operands(given, given, 1.0, divisor=divisor, curvature=self.curvature,
                      narrow=self.narrow)  # fmt: skip
         if self.kernel is map_runs:
-            return _types(o, Outputs(slope=out) if self.slopes else Outputs(loss=out), 1, 0, 1)
+            outputs = Outputs(slope=out) if self.slopes else Outputs(loss=out)
+            return _types(o, outputs, 1, 0, 1, NO_JOB)
         outputs, geometry = Outputs(slope=out if self.slopes else None), Geometry(*[1] * 7)
-        return _types(o, outputs, Sums(loss=True), np.empty((1, 1)), 1.0, geometry, 0, 1)
+        return _types(o, outputs, Sums(loss=True), np.empty((1, 1)), 1.0, geometry, 0, 1, NO_JOB)
 
 
 def _types(*arguments: Any) -> tuple[Any, ...]:
@@ -241,7 +243,7 @@ def _map(work: Work, call: Any) -> Any:
     def run(inputs, results, numbers):
         size = int(numbers[SIZE])
         o = _operands(inputs, numbers, divisor(numbers), curvature, narrow)
-        call((o, outputs(results, 0, size, narrow), size, 0, -(-size // SPAN)))
+        call((o, outputs(results, 0, size, narrow), size, 0, -(-size // SPAN), NO_JOB))
 
     return run
 
@@ -266,7 +268,7 @@ def _sums(work: Work, call: Any) -> Any:
         n = int(numbers[OUTPUTS])
         sums = np.empty((1, n))
         call((o, out, Sums(True, None, None), sums, numbers[DIVISOR], _geometry(numbers), 0,
-              int(numbers[TASKS])))  # fmt: skip
+              int(numbers[TASKS]), NO_JOB))  # fmt: skip
         losses = _array(results, 0, n, narrow)
         for i in range(n):
             losses[i] = sums[0, i]

@@ -105,7 +105,7 @@ ALLOWED = {
     "short_tensors": {"autograd", "calls", "functional", "jit", "kernels", "short"},
     "short_jax": {"new_arrays", "short", "small", "validate"},
     "frames": set(),
-    "xla": {"frames", "jit", "kernels", "memory", "plan", "records"},
+    "xla": {"frames", "jit", "kernels", "memory", "plan", "records", "threads"},
     "jax_gpu": {"calls", "devices", "frames", "problem", "validate", "views"},
     "operations": {"validate"},
     "often_jax": {"jit", "kernels", "operations", "plain", "short", "short_jax", "xla"},

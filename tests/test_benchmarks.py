@@ -181,6 +181,16 @@ def test_an_interrupted_run_keeps_what_was_measured(capsys):
     assert "[2/3" in capsys.readouterr().err
 
 
+def test_a_quick_run_takes_turns_and_ends_in_time(capsys):
+    row = make("a", "smoothl1", 1.0)
+    names = ["a/1", "a/2", "a/3", "b/1", "c/1", "c/2"]
+    cases = command.in_turns([Case(name, lambda settings: [row]) for name in names])
+    assert [case.name for case in cases] == ["a/1", "b/1", "c/1", "a/2", "c/2", "a/3"]
+    assert command.measure(cases, TINY, True, seconds=-1) == ([], 0)
+    assert "6 of 6 cases are left out" in capsys.readouterr().err
+    assert len(command.measure(cases, TINY, True)[0]) == 6
+
+
 def test_every_case_runs_and_is_drawn(tmp_path, monkeypatch):
     """One thread: on a machine that runs other tests, threads wait for each other."""
     table = tmp_path / "table.jsonl"

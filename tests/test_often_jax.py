@@ -274,7 +274,7 @@ def test_a_kernel_without_memory(rng, monkeypatch):
     """XLA is told, and the error comes out; by way of NumPy if operands were ready."""
 
     @jit.kernel
-    def without_memory(o, outputs, size, first, last):
+    def without_memory(o, outputs, size, first, last, job):
         if size != 64:
             raise MemoryError("no memory for the kernel")
 
