@@ -132,9 +132,9 @@ def test_blocks_use_one_thread(data, monkeypatch):
     X, y, _ = data
     seen = []
 
-    def run(kernel, parallel, arguments, ranges, elements):
+    def run(kernel, arguments, ranges, elements):
         seen.append(threads.choose_runner(10**9))
-        kernel(*arguments, 0, int(ranges[-1, 1]))
+        kernel(*arguments, 0, int(ranges[-1, 1]), threads.NO_JOB)
 
     monkeypatch.setattr(threads, "run", run)
     objective = LinearObjective(da.from_array(X, chunks=50), y, beta=0.3)
