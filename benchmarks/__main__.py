@@ -26,7 +26,7 @@ def parse(arguments):
         description="Measure smoothl1 beside NumPy, numexpr, SciPy, scikit-learn, statsmodels, "
         "PyTorch, JAX and Dask (those that are installed), and beside two bare kernels that "
         "show the limit of the machine. Results are checked before anything is timed. A full "
-        "run takes a quarter of an hour and up to 12 GB of memory.",
+        "run takes about 20 minutes and up to 12 GB of memory.",
     )
     parser.add_argument("--quick", action="store_true", help="small arrays; a minute at most")
     parser.add_argument("--only", metavar="GLOB", action="append",
