@@ -19,6 +19,8 @@ from .calls import Call, Wanted
 from .jit import Entries
 from .kernels import total_loss_and_grad_at, total_loss_at
 from .short import SERIAL, is_small, total_on_threads
+from .small import MOST
+from .small_tensors import DESCRIBER, LOSS, LOSS_AND_GRAD
 
 STRIDED = torch.strided
 
@@ -56,32 +58,37 @@ class _Scalars(dict[Any, Any]):
 _SCALARS = _Scalars()
 
 
+def are_plain(x: Any, target: Any) -> bool:
+    """Whether tensors are just memory: nothing traces, transforms, or negates them lazily."""
+    return (
+        not _is_compiling()
+        and type(target) in PLAIN
+        and _tracing() is None
+        and _modes() == 0
+        and not _transforms()
+        and forward_ad._current_level < 0
+        and not x.is_neg()
+        and not target.is_neg()
+    )
+
+
 def addresses(x: Any, target: Any) -> tuple[int, int] | None:
     """Where tensors lie that are plain memory of one float type and shape, contiguous, not empty.
 
     None for all others.
     """
-    if _is_compiling() or _tracing() is not None or type(target) not in PLAIN:
-        return None
     try:
         if x.shape != target.shape:
             return None
     except RuntimeError:  # a nested tensor
         return None
-    dtype = x.dtype
     if (
-        dtype is target.dtype
-        and dtype in _NARROW
+        x.dtype is target.dtype
         and x.is_cpu
         and target.is_cpu
         and x.layout is target.layout is STRIDED
         and x.is_contiguous()
         and target.is_contiguous()
-        and not x.is_neg()
-        and not target.is_neg()
-        and _modes() == 0
-        and not _transforms()
-        and forward_ad._current_level < 0
         and (here := x.data_ptr())  # tensors without elements and zero tensors have no address
         and (there := target.data_ptr())
     ):
@@ -93,18 +100,25 @@ def loss(x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keep
     """Mean or sum of the losses, in the graph if gradients are tracked; None if it does not fit."""
     if axis is not None or keepdims is not False or divides is None:
         return None
-    places = addresses(x, target)
-    if places is None:
+    if not are_plain(x, target) or x.dtype not in _NARROW:
         return None
     by_target = target.requires_grad
     if (by_target or x.requires_grad) and _is_grad_enabled():
-        return _apply(x, target if by_target else None, (target, places, beta, divides))
+        made = _value_and_grad(x, target, beta, divides)
+        if made is None:
+            return None
+        return _apply(x, target if by_target else None, (target, beta, divides, made))
     n, dtype = x.numel(), x.dtype
+    out = _empty_like(_SCALARS[dtype])
+    if n <= MOST and LOSS[dtype](DESCRIBER, id(x), id(target), beta, divides, id(out)):
+        return out
+    places = addresses(x, target)
+    if places is None:
+        return None
     divisor = float(n) if divides else 1.0
     if n >= SERIAL and not is_small(n):
         flat = _memory(x), _memory(target), beta, None, _NARROW[dtype], None
         return _rounded(total_on_threads(*flat) / divisor, dtype)
-    out = _empty_like(_SCALARS[dtype])
     _LOSS[dtype](*places, n, beta, divisor, _NARROW[dtype], out.data_ptr())
     return out
 
@@ -135,24 +149,31 @@ def value_and_grad(
     """
     if axis is not None or keepdims is not False or divides is None or grad_out is not None:
         return None
-    places = addresses(x, target)
-    if places is None:
+    if not are_plain(x, target) or x.dtype not in _NARROW:
         return None
     if (x.requires_grad or target.requires_grad) and _is_grad_enabled():
         return None
-    return _value_and_grad(x, target, places, beta, divides)
+    return _value_and_grad(x, target, beta, divides)
 
 
-def _value_and_grad(x: Any, target: Any, places: Any, beta: float, divides: bool) -> Any:
+def _value_and_grad(x: Any, target: Any, beta: float, divides: bool) -> Any:
     n, dtype = x.numel(), x.dtype
-    divisor = float(n) if divides else 1.0
+    out = _empty_like(_SCALARS[dtype])
+    if n <= MOST:
+        grad = _empty_like(x)
+        kernel = LOSS_AND_GRAD[dtype]
+        if kernel(DESCRIBER, id(x), id(target), beta, divides, id(out), id(grad)):
+            return out, grad
+    places = addresses(x, target)
+    if places is None:
+        return None
     grad = _empty_like(x)
+    divisor = float(n) if divides else 1.0
     if n >= SERIAL and not is_small(n):
         flat = _memory(x), _memory(target), beta, divisor, _NARROW[dtype], _memory(grad)
         return _rounded(total_on_threads(*flat) / divisor, dtype), grad
-    out = _empty_like(_SCALARS[dtype])
-    places = *places, n, beta, divisor, _NARROW[dtype], out.data_ptr(), grad.data_ptr()
-    _LOSS_AND_GRAD[dtype](*places)
+    rest = n, beta, divisor, _NARROW[dtype], out.data_ptr(), grad.data_ptr()
+    _LOSS_AND_GRAD[dtype](*places, *rest)
     return out, grad
 
 
@@ -162,9 +183,8 @@ class SmallLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, tracked: Any, options: Any) -> Any:
         """Compute loss and slope; the target is ``tracked`` if it has a gradient."""
-        target, places, beta, divides = options
+        target, beta, divides, (out, slope) = options
         ctx.to_save = x, target  # what save_for_backward does
-        out, slope = _value_and_grad(x, target, places, beta, divides)
         ctx.kept = [slope, beta, divides, tracked is None]
         return out
 

@@ -67,7 +67,7 @@ def _size(x, target, kind):
 
 
 @helper
-def _total(x, target, beta, divisor, narrow, grad):
+def total_of_block(x, target, beta, divisor, narrow, grad):
     """Sum of the losses of one block, as `kernels` make it, and the gradients."""
     lanes = view(room(ROOM), ROOM, np.float64)
     for lane in range(LANES):
@@ -87,7 +87,7 @@ def _loss(x, target, beta, divides, narrow):
     size = _size(xs, targets, DOUBLE if narrow is None else SINGLE)
     if size == 0:
         return UNFIT
-    total = _total(
+    total = total_of_block(
         floats(xs[DATA], size, narrow), floats(targets[DATA], size, narrow), beta, None, narrow,
         None,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def _loss_and_grad(x, target, beta, divides, narrow, grad):
     if size == 0 or _size(xs, grads, kind) == 0:
         return UNFIT
     divisor = np.float64(size) if divides else 1.0
-    total = _total(
+    total = total_of_block(
         floats(xs[DATA], size, narrow), floats(targets[DATA], size, narrow), beta, divisor, narrow,
         floats(grads[DATA], size, narrow),
     )  # fmt: skip

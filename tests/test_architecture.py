@@ -102,7 +102,17 @@ ALLOWED = {
         "threads",
         "validate",
     },
-    "short_tensors": {"autograd", "calls", "functional", "jit", "kernels", "short"},
+    "small_tensors": {"jit", "memory", "small"},
+    "short_tensors": {
+        "autograd",
+        "calls",
+        "functional",
+        "jit",
+        "kernels",
+        "short",
+        "small",
+        "small_tensors",
+    },
     "short_jax": {"new_arrays", "short", "small", "validate"},
     "frames": set(),
     "xla": {"frames", "jit", "kernels", "memory", "plan", "records", "threads"},
@@ -258,5 +268,5 @@ def test_only_the_compiled_modules_import_numba():
         }
         arithmetic = {"blocks", "formula", "halves", "kernels", "linear", "sums"}
         helpers = {"gather", "memory", "parallel", "products", "turn", "types_only", "vectors"}
-        compiled = {"jit", "xla"} | helpers | arithmetic
+        compiled = {"jit", "small_tensors", "xla"} | helpers | arithmetic
         assert "numba" not in roots or path.stem in compiled | gpus, path
