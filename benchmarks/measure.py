@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 LEAST_SAMPLE = 1e-3  # seconds: shorter calls are repeated within a sample
 SETTLE = 0.01  # seconds for which threads of another library may spin after their work
+SLOW = 10  # times as long as that: such calls have a wait before them, not one more call
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,19 @@ def summarise(spent):
     return Timing(statistics.median(spent), low, high, len(spent))
 
 
-def sample(function, calls, settle=0.0):
-    """Seconds per call, of calls right after some that are not timed.
+def sample(function, calls, settle=0.0, is_slow=False):
+    """Seconds per call, of calls right after some that are not timed, or after a wait.
 
-    Those before let threads of the previous competitor, which spin for some
+    Both let threads of the previous competitor, which spin for some
     milliseconds, come to rest.
     """
-    start = time.perf_counter()
-    function()
-    while time.perf_counter() < start + settle:
+    end = time.perf_counter() + settle
+    if is_slow:
+        time.sleep(settle)
+    else:
         function()
+        while time.perf_counter() < end:
+            function()
     start = time.perf_counter()
     for _ in range(calls):
         function()
@@ -64,7 +68,7 @@ def interleave(work, seconds, least=5, most=41, settle=SETTLE):
     least, most : int
         Bounds of the number of rounds, whatever that takes.
     settle : float
-        Seconds of calls that are not timed, before each sample.
+        Seconds of calls that are not timed before each sample, or of nothing if they are slow.
 
     Returns
     -------
@@ -72,13 +76,17 @@ def interleave(work, seconds, least=5, most=41, settle=SETTLE):
     """
     first = {name: sample(function, 1) for name, function in work.items()}
     calls = {name: calls_for(spent) for name, spent in first.items()}
-    one_round = sum(calls[name] * spent + max(spent, settle) for name, spent in first.items())
+    slow = {name for name, spent in first.items() if spent > SLOW * settle}
+    one_round = sum(
+        calls[name] * spent + (settle if name in slow else max(spent, settle))
+        for name, spent in first.items()
+    )
     count = int(min(max(seconds / one_round, least), most))
     spent = {name: [] for name in work}
     gc.collect()
     for _ in range(count):
         for name, function in work.items():
-            spent[name].append(sample(function, calls[name], settle))
+            spent[name].append(sample(function, calls[name], settle, name in slow))
     return {name: summarise(times) for name, times in spent.items()}
 
 

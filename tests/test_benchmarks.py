@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,12 @@ def test_rounds_take_turns():
     assert times["a"].rounds == times["b"].rounds == 3
     turns = [name for k, name in enumerate(order) if not k or order[k - 1] != name]
     assert turns == ["a", "b"] * 4
+
+
+def test_slow_calls_are_all_timed():
+    calls = []
+    interleave({"slow": lambda: calls.append(time.sleep(0.01))}, 0.0, least=3, settle=1e-4)
+    assert len(calls) == 2 + 3  # two to find out how long it takes
 
 
 def test_timings_are_medians_between_quintiles():
