@@ -71,7 +71,7 @@ def measure_call(name, call, settings, peers=USUAL):
     moved = dict.fromkeys(work, call.bytes_moved) | {name: bytes_of(name, call) for name in bare}
     return [
         Row(name, peer, "s", timing.median, timing.low, timing.high, timing.rounds, call.size,
-            call.x.dtype.name, moved[peer])
+            call.x.dtype.name, moved[peer], timing.ratios)
         for peer, timing in times.items()
     ]  # fmt: skip
 

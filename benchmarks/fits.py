@@ -161,6 +161,6 @@ def measure(name, what, label, settings):
     moved = (X.data.nbytes + X.indices.nbytes if label == "sparse" else X.nbytes) + y.nbytes
     return [
         Row(name, peer, "s", timing.median, timing.low, timing.high, timing.rounds, settings.rows,
-            X.dtype.name, moved)
+            X.dtype.name, moved, timing.ratios)
         for peer, timing in times.items()
     ]  # fmt: skip

@@ -9,21 +9,22 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-LEAST_SAMPLE = 1e-3  # seconds: shorter calls are repeated within a sample
+LEAST_SAMPLE = 3e-3  # seconds: shorter calls are repeated within a sample
 SETTLE = 0.01  # seconds for which threads of another library may spin after their work
 SLOW = 10  # times as long as that: such calls have a wait before them, not one more call
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per call: the median, and the quintiles around it."""
+    """Seconds per call: the median, the quintiles around it, and what it is times each of ours."""
 
     median: float
     low: float
     high: float
     rounds: int
+    ratios: dict[str, float] = field(default_factory=dict)
 
 
 def summarise(spent):
@@ -32,6 +33,11 @@ def summarise(spent):
     last = len(spent) - 1
     low, high = spent[round(0.2 * last)], spent[round(0.8 * last)]
     return Timing(statistics.median(spent), low, high, len(spent))
+
+
+def ratio(spent, of):
+    """Median of the ratios within the rounds: a machine that slows down slows both."""
+    return statistics.median(a / b for a, b in zip(spent, of, strict=True))
 
 
 def sample(function, calls, settle=0.0, is_slow=False):
@@ -87,7 +93,11 @@ def interleave(work, seconds, least=5, most=41, settle=SETTLE):
     for _ in range(count):
         for name, function in work.items():
             spent[name].append(sample(function, calls[name], settle, name in slow))
-    return {name: summarise(times) for name, times in spent.items()}
+    ours = [name for name in spent if name.startswith("smoothl1")]
+    return {
+        name: replace(summarise(times), ratios={of: ratio(times, spent[of]) for of in ours})
+        for name, times in spent.items()
+    }
 
 
 def in_process(program, *arguments, environment=None):

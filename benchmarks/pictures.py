@@ -151,7 +151,7 @@ def bars(plt, cases, names, peers, label):
     thick = 0.84 / len(peers)
     for k, peer in enumerate(peers):
         rows = [cases[name].get(peer) for name in names]
-        heights = [row.median / cases[name]["smoothl1"].median if row else 0
+        heights = [row.times(cases[name]["smoothl1"]) if row else 0
                    for row, name in zip(rows, names, strict=True)]  # fmt: skip
         places = [i + (k - (len(peers) - 1) / 2) * thick for i in range(len(names))]
         drawn = axis.barh(places, heights, thick * 0.9, color=COLOURS[peer], label=peer)
@@ -192,7 +192,7 @@ def about(run):
     return (
         f"Commit {run['commit']}, {run['run'][:10]}, {run['processor']}, "
         f"{run['threads']} threads, Python {run['python']}, {libraries}; medians of interleaved "
-        f"rounds, n = {run['settings']['n']:.0e} elements unless said."
+        f"rounds, of times and of ratios, n = {run['settings']['n']:.0e} elements unless said."
     ).replace("e+0", "e")
 
 
@@ -228,15 +228,15 @@ def short_table(run, rows):
     yield "| | smoothl1 | " + " | ".join(PEERS) + " | fastest of all others |"
     yield "|---" * (len(PEERS) + 3) + "|"
     for label, name in SHORT.items():
-        ours = cases[name]["smoothl1"].median
+        ours = cases[name]["smoothl1"]
         others = (cases[name].get(peer) for peer in PEERS)
-        cells = [f"{row.median / ours:.1f}x" if row else "" for row in others]
+        cells = [f"{row.times(ours):.1f}x" if row else "" for row in others]
         best = min(
             (row for row in cases[name].values() if is_other(row.competitor)),
-            key=lambda row: row.median,
+            key=lambda row: row.times(ours),
         )
-        cells.append(f"{best.competitor} {best.median / ours:.1f}x")
-        yield f"| {label} | {duration(ours)} | " + " | ".join(cells) + " |"
+        cells.append(f"{best.competitor} {best.times(ours):.1f}x")
+        yield f"| {label} | {duration(ours.median)} | " + " | ".join(cells) + " |"
     yield ""
     yield about(run)
 

@@ -6,7 +6,7 @@ import datetime
 import json
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -32,11 +32,16 @@ class Row:
     n: int = 0
     dtype: str = ""
     bytes: int = 0  # that must be moved at least
+    ratios: dict[str, float] = field(default_factory=dict)  # see `times`
 
     @property
     def rate(self):
         """GB/s achieved, of the bytes that must be moved."""
         return self.bytes / self.median / 1e9
+
+    def times(self, ours):
+        """How many times as long as a row of this library: a median over rounds, if kept."""
+        return self.ratios.get(ours.competitor, self.median / ours.median)
 
 
 def processor():

@@ -29,7 +29,7 @@ def table_of(rows):
             spread = f"{amount(row, row.low)} to {amount(row, row.high)}" if row.rounds > 1 else ""
             rate = f"{row.rate:6.1f} GB/s" if row.bytes else ""
             share = f"{row.rate / limit.rate:5.0%} of the yardstick" if limit else ""
-            ratio = f"{row.median / ours.median:7.2f}x" if ours and row.unit == "s" else ""
+            ratio = f"{row.times(ours):7.2f}x" if ours and row.unit == "s" else ""
             line = f"    {row.competitor:24s} {amount(row, row.median):>10s}  {spread:24s}"
             yield f"{line} {rate:12s} {share:22s} {ratio}".rstrip()
 
@@ -49,7 +49,7 @@ def ratio(figure, what, competitors, peer, least, ours="smoothl1"):
     """How many times faster than a peer, or which share of a yardstick's speed."""
     if peer not in competitors or ours not in competitors:
         return
-    value = competitors[peer].median / competitors[ours].median
+    value = competitors[peer].times(competitors[ours])
     if peer in YARDSTICKS:
         yield Target(figure, f"{what}, of {peer}", f"{least:.0%}", f"{value:.0%}", value >= least)
     else:
@@ -75,8 +75,7 @@ def axis_targets(cases):
         row = cases[name]
         if "torch" not in row or "smoothl1" not in row:
             continue
-        ours = row["smoothl1"].median
-        ratios.append(row["torch"].median / ours)
+        ratios.append(row["torch"].times(row["smoothl1"]))
         share = row["smoothl1"].rate / row["add_up"].rate
         met = ratios[-1] >= 2 or share >= 0.8
         measured = f"{ratios[-1]:.2f}x, {share:.0%}"

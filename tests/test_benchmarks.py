@@ -1,5 +1,6 @@
 """The benchmarks measure what they say: competitors are right, results are kept."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ if not (Path(__file__).parent.parent / "benchmarks").is_dir():
     pytest.skip("needs the benchmarks of a clone", allow_module_level=True)
 
 from benchmarks import __main__ as command
-from benchmarks import pictures, results, targets
+from benchmarks import measure, pictures, results, targets
 from benchmarks.calls import Call, base_bytes, operands
 from benchmarks.cases import Case, Settings, all_cases, verified
 from benchmarks.measure import interleave, summarise
@@ -117,6 +118,22 @@ def test_slow_calls_are_all_timed():
     calls = []
     interleave({"slow": lambda: calls.append(time.sleep(0.01))}, 0.0, least=3, settle=1e-4)
     assert len(calls) == 2 + 3  # two to find out how long it takes
+
+
+def test_ratios_are_those_within_a_round(monkeypatch):
+    seconds = itertools.cycle([1.0, 4.0, 9.0, 1.0, 1.0, 3.0, 7.0, 14.0])  # of both, in turns
+    monkeypatch.setattr(measure, "sample", lambda *_: next(seconds))
+    times = interleave({"smoothl1": None, "torch": None}, 0.0, least=3)
+    assert times["smoothl1"].median == 7.0
+    assert times["torch"].median == 3.0
+    assert times["torch"].ratios == {"smoothl1": 2.0}
+    assert times["smoothl1"].ratios == {"smoothl1": 1.0}
+    rows = [
+        Row("a", name, "s", timing.median, timing.low, timing.high, 3, ratios=timing.ratios)
+        for name, timing in times.items()
+    ]
+    (target,) = targets.ratio("P", "a", results.by_case(rows)["a"], "torch", 1)
+    assert (target.measured, target.met) == ("2.00x", True)
 
 
 def test_timings_are_medians_between_quintiles():
