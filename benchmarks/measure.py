@@ -101,10 +101,14 @@ def interleave(work, seconds, least=5, most=41, settle=SETTLE):
 
 
 def in_process(program, *arguments, environment=None):
-    """What a program, given as text, prints as JSON; run in a fresh interpreter."""
+    """What a program, given as text, prints as JSON; run in a fresh interpreter.
+
+    It may keep bytecode, which installed libraries have from the start.
+    """
+    kept = {name: v for name, v in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
-        capture_output=True, text=True, env={**os.environ, **(environment or {})},
+        capture_output=True, text=True, env={**kept, **(environment or {})},
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"exit {done.returncode}: {done.stderr.strip()[-500:]}")
