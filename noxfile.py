@@ -9,12 +9,21 @@ import nox
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
+OLDEST = ("numba==0.61.0", "numpy==2.0.0", "scipy==1.14.0")
+
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Tests and examples in docstrings; arguments after -- go to pytest."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python="3.11")
+def oldest(session: nox.Session) -> None:
+    """Tests of the core with the oldest versions that pyproject.toml allows."""
+    session.install("-e", ".", *OLDEST, "pytest", "pytest-xdist", "hypothesis")
+    session.run("python", "-m", "pytest", *(session.posargs or ["tests"]))
 
 
 @nox.session

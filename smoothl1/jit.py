@@ -81,10 +81,14 @@ class Entries(dict[Any, Callable[..., Any]]):
         self._kernels = kernels
 
     def __missing__(self, key: Any) -> Callable[..., Any]:
+        self[key] = self.make(key)
+        return self[key]
+
+    def make(self, key: Any) -> Any:
+        """Compile a kernel."""
         kernel, signature = self._kernels[key]
         types, _ = sigutils.normalize_signature(signature)  # type: ignore[no-untyped-call]
-        self[key] = kernel.compile(types)
-        return self[key]
+        return kernel.compile(types)
 
 
 def compiled(kernel: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:

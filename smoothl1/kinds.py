@@ -70,15 +70,18 @@ class _Torch(ReadableKind):
 
     def view(self, name: str, array: Any) -> Array:
         torch = sys.modules["torch"]
-        if array.is_neg() and name in ("out", "grad_out"):
-            raise TypeError(f"{name} must not be a view of negated memory; pass a new tensor")
+        if array.is_neg() or array._is_zerotensor():
+            if name in ("out", "grad_out"):
+                raise TypeError(f"{name} must be memory, not a view of negated memory or zeros "
+                                "that are not there; pass a new tensor")  # fmt: skip
+            array = array.resolve_neg().clone()
         array = array.detach()
         try:
             if array.numel() and not array.data_ptr():
                 raise RuntimeError("it has no memory")
             if array.dtype is torch.bfloat16:
                 return np.asarray(array.view(torch.int16).numpy().view(named_dtype("bfloat16")))
-            return np.asarray((array.resolve_neg() if array.is_neg() else array).numpy())
+            return np.asarray(array.numpy())
         except (RuntimeError, TypeError) as error:
             raise TypeError(
                 f"{name} must be a tensor that NumPy can read, got dtype {array.dtype} on "

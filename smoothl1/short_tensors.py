@@ -20,7 +20,7 @@ from .jit import Entries
 from .kernels import total_loss_and_grad_at, total_loss_at
 from .short import SERIAL, is_small, total_on_threads
 from .small import MOST
-from .small_tensors import DESCRIBER, LOSS, LOSS_AND_GRAD
+from .small_tensors import LOSS, LOSS_AND_GRAD
 
 STRIDED = torch.strided
 
@@ -59,24 +59,29 @@ _SCALARS = _Scalars()
 
 
 def are_plain(x: Any, target: Any) -> bool:
-    """Whether tensors are just memory: nothing traces, transforms, or negates them lazily."""
+    """Whether x is memory of float32 or float64, and nothing stands between either and its numbers.
+
+    Such as a tracer, a transform, a negation or zeros that are still to come.
+    """
     return (
         not _is_compiling()
         and type(target) in PLAIN
+        and x.dtype in _NARROW
+        and x.is_cpu
+        and x.layout is STRIDED
         and _tracing() is None
         and _modes() == 0
         and not _transforms()
         and forward_ad._current_level < 0
         and not x.is_neg()
         and not target.is_neg()
+        and not x._is_zerotensor()
+        and not target._is_zerotensor()
     )
 
 
 def addresses(x: Any, target: Any) -> tuple[int, int] | None:
-    """Where tensors lie that are plain memory of one float type and shape, contiguous, not empty.
-
-    None for all others.
-    """
+    """Where plain tensors lie that are of one type and shape, contiguous and not empty."""
     try:
         if x.shape != target.shape:
             return None
@@ -84,12 +89,11 @@ def addresses(x: Any, target: Any) -> tuple[int, int] | None:
         return None
     if (
         x.dtype is target.dtype
-        and x.is_cpu
         and target.is_cpu
-        and x.layout is target.layout is STRIDED
+        and target.layout is STRIDED
         and x.is_contiguous()
         and target.is_contiguous()
-        and (here := x.data_ptr())  # tensors without elements and zero tensors have no address
+        and (here := x.data_ptr())  # tensors without elements have no address
         and (there := target.data_ptr())
     ):
         return here, there
@@ -100,7 +104,7 @@ def loss(x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keep
     """Mean or sum of the losses, in the graph if gradients are tracked; None if it does not fit."""
     if axis is not None or keepdims is not False or divides is None:
         return None
-    if not are_plain(x, target) or x.dtype not in _NARROW:
+    if not are_plain(x, target):
         return None
     by_target = target.requires_grad
     if (by_target or x.requires_grad) and _is_grad_enabled():
@@ -110,8 +114,8 @@ def loss(x: Any, target: Any, beta: float, divides: bool | None, axis: Any, keep
         return _apply(x, target if by_target else None, (target, beta, divides, made))
     n, dtype = x.numel(), x.dtype
     out = _empty_like(_SCALARS[dtype])
-    if n <= MOST and LOSS[dtype](DESCRIBER, id(x), id(target), beta, divides, id(out)):
-        return out
+    if n <= MOST and (kernel := LOSS[dtype]) is not None:
+        return out if kernel(id(x), id(target), beta, divides, id(out)) else None
     places = addresses(x, target)
     if places is None:
         return None
@@ -149,7 +153,7 @@ def value_and_grad(
     """
     if axis is not None or keepdims is not False or divides is None or grad_out is not None:
         return None
-    if not are_plain(x, target) or x.dtype not in _NARROW:
+    if not are_plain(x, target):
         return None
     if (x.requires_grad or target.requires_grad) and _is_grad_enabled():
         return None
@@ -159,11 +163,10 @@ def value_and_grad(
 def _value_and_grad(x: Any, target: Any, beta: float, divides: bool) -> Any:
     n, dtype = x.numel(), x.dtype
     out = _empty_like(_SCALARS[dtype])
-    if n <= MOST:
+    if n <= MOST and (kernel := LOSS_AND_GRAD[dtype]) is not None:
         grad = _empty_like(x)
-        kernel = LOSS_AND_GRAD[dtype]
-        if kernel(DESCRIBER, id(x), id(target), beta, divides, id(out), id(grad)):
-            return out, grad
+        fits = kernel(id(x), id(target), beta, divides, id(out), id(grad))
+        return (out, grad) if fits else None
     places = addresses(x, target)
     if places is None:
         return None
@@ -182,7 +185,7 @@ class SmallLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Any, tracked: Any, options: Any) -> Any:
-        """Compute loss and slope; the target is ``tracked`` if it has a gradient."""
+        """Keep what was made; the target is ``tracked`` if it has a gradient."""
         target, beta, divides, (out, slope) = options
         ctx.to_save = x, target  # what save_for_backward does
         ctx.kept = [slope, beta, divides, tracked is None]

@@ -1,9 +1,9 @@
 """Small plain tensors of PyTorch in one compiled call that has PyTorch describe them.
 
 As `small` for NumPy. To ask a tensor for its type, place, shape, strides and address from
-Python takes ten calls; kernels that get the addresses of the objects need one, of the
+Python takes a dozen calls; kernels that get the addresses of the objects need one, of the
 function by which PyTorch fills DLPack's description of a tensor [1]_. They keep the GIL.
-`describer` first compares descriptions with what PyTorch says.
+`find_describer` first compares descriptions with what PyTorch says.
 
 References
 ----------
@@ -17,7 +17,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache, partial
 
 import llvmlite.ir as ir
 import numpy as np
@@ -93,7 +93,7 @@ def _loss(describer, x, target, beta, divides, narrow, out):
     """Store the loss; False if the tensors are not for this way."""
     xs, targets, outs = _words(describer, x), _words(describer, target), _words(describer, out)
     size = _size(xs, targets, DOUBLE if narrow is None else SINGLE)
-    if size == 0:
+    if size == 0 or outs[DATA] == 0:
         return False
     total = total_of_block(
         _numbers(xs, size, narrow), _numbers(targets, size, narrow), beta, None, narrow, None
@@ -106,13 +106,14 @@ def _loss(describer, x, target, beta, divides, narrow, out):
 def _loss_and_grad(describer, x, target, beta, divides, narrow, out, grad):
     """As `_loss`, and store the gradient in a tensor like x."""
     xs, targets, outs = _words(describer, x), _words(describer, target), _words(describer, out)
+    grads = _words(describer, grad)
     size = _size(xs, targets, DOUBLE if narrow is None else SINGLE)
-    if size == 0:
+    if size == 0 or outs[DATA] == 0 or grads[DATA] == 0:
         return False
     divisor = np.float64(size) if divides else 1.0
     total = total_of_block(
         _numbers(xs, size, narrow), _numbers(targets, size, narrow), beta, divisor, narrow,
-        _numbers(_words(describer, grad), size, narrow),
+        _numbers(grads, size, narrow),
     )  # fmt: skip
     _numbers(outs, 1, narrow)[0] = total / divisor
     return True
@@ -139,14 +140,12 @@ def _loss_and_grad_of_singles(describer, x, target, beta, divides, out, grad):
 
 
 class _Known(Entries):
-    """Kernels by dtype; a function that takes no tensor where descriptions are not known."""
+    """Kernels by dtype, which know PyTorch's function; None if it cannot be used."""
 
-    def __missing__(self, dtype: torch.dtype) -> Callable[..., bool]:
-        return super().__missing__(dtype) if DESCRIBER else _refuse
-
-
-def _refuse(*arguments: Any) -> bool:
-    return False
+    def make(self, dtype: torch.dtype) -> Callable[..., bool] | None:
+        """Compile a kernel and tell it where the function is."""
+        address = find_describer()
+        return partial(super().make(dtype), address) if address else None
 
 
 LOSS = _Known({
@@ -163,37 +162,40 @@ LOSS_AND_GRAD = _Known({
 })  # fmt: skip
 
 
-def _describer() -> int:
+@lru_cache(maxsize=1)
+def find_describer() -> int:
     """Address of PyTorch's function; 0 if it is not there or does other than it should."""
-    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-    if capsule is None or not getattr(sys, "_is_gil_enabled", lambda: True)():
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return 0
     kind = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
-    table = kind(("PyCapsule_GetPointer", ctypes.pythonapi))(capsule, b"dlpack_exchange_api")
-    words = (ctypes.c_int64 * (DESCRIBE + 1)).from_address(table)
-    describer = words[DESCRIBE] if words[VERSION] & INT == MAJOR else 0
+    look = kind(("PyCapsule_GetPointer", ctypes.pythonapi))
     tensors = (
         torch.zeros(2, 3, 4, dtype=torch.float32, device="cpu")[:, 1:, ::2],
         torch.zeros((), dtype=torch.float64, device="cpu"),
     )
-    return describer if describer and all(_is_right(describer, one) for one in tensors) else 0
+    try:
+        capsule = torch.Tensor.__dlpack_c_exchange_api__
+        table = look(capsule, b"dlpack_exchange_api")
+        words = (ctypes.c_int64 * (DESCRIBE + 1)).from_address(table)
+        is_right = words[VERSION] & INT == MAJOR and words[DESCRIBE] != 0
+        is_right = is_right and all(_is_right(words[DESCRIBE], tensor) for tensor in tensors)
+    except Exception:  # no such attribute, another kind of object, an error of the function
+        return 0
+    return words[DESCRIBE] if is_right else 0
 
 
-def _is_right(describer: int, tensor: torch.Tensor) -> bool:
+def _is_right(address: int, tensor: torch.Tensor) -> bool:
+    """Whether the function at an address describes a tensor as expected."""
     kind = ctypes.PYFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
     words = (ctypes.c_int64 * WORDS)()
-    if kind(describer)(id(tensor), ctypes.addressof(words)) != 0:
+    if kind(address)(id(tensor), ctypes.addressof(words)) != 0:
         return False
     dtype = DOUBLE if tensor.dtype is torch.float64 else SINGLE
+    if (words[DEVICE], words[TYPE]) != (CPU, dtype << 32 | tensor.ndim):
+        return False
     numbers = ctypes.c_int64 * tensor.ndim
     sizes, steps = (
         tuple(numbers.from_address(words[i])) if tensor.ndim else () for i in (SIZES, STRIDES)
     )
-    return (
-        words[DATA] + words[OFFSET] == tensor.data_ptr()
-        and (words[DEVICE], words[TYPE]) == (CPU, dtype << 32 | tensor.ndim)
-        and (sizes, steps) == (tensor.shape, tensor.stride())
-    )
-
-
-DESCRIBER = _describer()
+    is_there = words[DATA] + words[OFFSET] == tensor.data_ptr()
+    return is_there and (sizes, steps) == (tensor.shape, tensor.stride())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,8 @@ def calls() -> list[tuple[str, Callable[[], Any]]]:
         for name, call in _of_arrays(np.zeros(LARGE, dtype)):
             listed.append((f"{name}, {dtype}", call))
         listed += list(_of_objectives(dtype))
+        with suppress(ImportError):
+            listed += list(_of_tensors(dtype))
     return listed
 
 
@@ -43,6 +46,16 @@ def _of_arrays(x: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "gradient", lambda: grad(x, x)
     yield "gradient with weights", lambda: grad(x, x, weight=x + 1)
     yield "Hessian diagonal", lambda: hess(x, x)
+
+
+def _of_tensors(dtype: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+    import torch
+
+    x = torch.zeros(5000, dtype=getattr(torch, dtype), device="cpu")
+    loss, both = functional.smooth_l1_loss, functional.smooth_l1_value_and_grad
+    for size, some in (("small", x[:1000]), ("a few thousand", x)):
+        yield f"loss of tensors, {size}, {dtype}", partial(loss, some, some)
+        yield f"loss and gradient of tensors, {size}, {dtype}", partial(both, some, some)
 
 
 def _of_objectives(dtype: str) -> Iterator[tuple[str, Callable[[], Any]]]:

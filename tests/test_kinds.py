@@ -201,7 +201,7 @@ def test_torch_nested_tensors_are_refused(torch):
 def test_torch_memory_of_negated_numbers(torch):
     negated = torch.tensor([1.0 + 2.0j]).conj().imag
     assert sl.smooth_l1_loss(negated, 0.0) == 1.5
-    with pytest.raises(TypeError, match="out must not be a view of negated memory"):
+    with pytest.raises(TypeError, match="out must be memory, not a view of negated"):
         sl.smooth_l1_loss(torch.ones(1), 0.0, reduction="none", out=negated)
 
 

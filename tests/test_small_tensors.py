@@ -13,6 +13,7 @@ from smoothl1.small import MOST
 torch = pytest.importorskip("torch", reason="PyTorch is optional")
 short_tensors = pytest.importorskip("smoothl1.short_tensors")
 small_tensors = pytest.importorskip("smoothl1.small_tensors")
+find_describer = small_tensors.find_describer.__wrapped__
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -20,7 +21,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32}
 def fits(x, target):
     """Whether the kernels for the type of x take both tensors; they leave no error."""
     out = torch.full((), -1.0, dtype=x.dtype)
-    given = small_tensors.DESCRIBER, id(x), id(target), 0.3, True, id(out)
+    given = id(x), id(target), 0.3, True, id(out)
     took = small_tensors.LOSS[x.dtype](*given)
     assert took == (out.item() >= 0.0)
     grad = torch.zeros(x.shape, dtype=x.dtype)
@@ -81,9 +82,7 @@ def test_others_do_not_fit(kind):
     assert fits(x, x)
     assert not fits(x, other)
     if getattr(other, "dtype", None) in small_tensors.LOSS:
-        assert not small_tensors.LOSS[other.dtype](
-            small_tensors.DESCRIBER, id(other), id(x), 0.3, True, id(x)
-        )
+        assert not small_tensors.LOSS[other.dtype](id(other), id(x), 0.3, True, id(x))
     assert not x.any()
 
 
@@ -118,11 +117,17 @@ def test_negated_views_are_computed_as_they_are():
     part = torch.complex(torch.ones(1), torch.full((1,), 4.0)).conj().imag
     assert x.is_neg()
     assert part.is_neg()
-    for one, wanted in ((x, 1.25), (part, 3.5)):  # of -1 and 2, and of -4, from 0
+    for one, wanted, slope in ((x, 1.0, [-0.5, 0.5]), (part, 3.5, [-1.0])):  # of -1 and 2, of -4
         assert one.is_contiguous()
-        wanted = sl.smooth_l1_loss(one.resolve_neg(), torch.zeros(one.shape))
-        assert sl.smooth_l1_loss(one, torch.zeros(one.shape)) == wanted
-        assert sl.smooth_l1_loss(torch.zeros(one.shape), one) == wanted
+        zeros = torch.zeros(one.shape)
+        for first, second in ((one, zeros), (zeros, one)):
+            assert sl.smooth_l1_loss(first, second) == wanted
+        value, grad = sl.smooth_l1_value_and_grad(one, zeros)
+        assert value == wanted
+        assert torch.equal(grad, torch.tensor(slope))
+        tracked = zeros.clone().requires_grad_()
+        sl.smooth_l1_loss(tracked, one).backward()
+        assert torch.equal(tracked.grad, -grad)
 
 
 def test_many_threads():
@@ -140,23 +145,22 @@ def test_many_threads():
     "word", ["DATA", "DEVICE", "TYPE", "SIZES", "STRIDES", "OFFSET", "CPU", "SINGLE", "MAJOR"]
 )
 def test_another_layout_is_noticed(monkeypatch, word):
-    assert small_tensors.DESCRIBER == small_tensors._describer() != 0
+    assert small_tensors.find_describer() == find_describer() != 0
     another = {"SIZES": "STRIDES", "STRIDES": "SIZES"}.get(word, "TYPE")
     value = 0 if word in ("TYPE", "CPU", "SINGLE", "MAJOR") else getattr(small_tensors, another)
     monkeypatch.setattr(small_tensors, word, value)
-    assert small_tensors._describer() == 0
+    assert find_describer() == 0
 
 
 def test_nothing_fits_without_descriptions(monkeypatch):
     x, target = torch.tensor(numbers((100,), 1)), torch.tensor(numbers((100,), 2))
     wanted = sl.smooth_l1_value_and_grad(x, target, beta=0.3)
     monkeypatch.delattr(torch.Tensor, "__dlpack_c_exchange_api__")
-    monkeypatch.setattr(small_tensors, "DESCRIBER", small_tensors._describer())
-    assert small_tensors.DESCRIBER == 0
+    monkeypatch.setattr(small_tensors, "find_describer", find_describer)
     for name in ("LOSS", "LOSS_AND_GRAD"):
         entries = type(small_tensors.LOSS)(getattr(small_tensors, name)._kernels)
         monkeypatch.setattr(short_tensors, name, entries)
-        assert not entries[x.dtype](0, id(x), id(target), 0.3, True, id(x), id(x))
+        assert entries[x.dtype] is None
     value, grad = sl.smooth_l1_value_and_grad(x, target, beta=0.3)
     assert value == wanted[0] == sl.smooth_l1_loss(x, target, beta=0.3)
     assert torch.equal(grad, wanted[1])
@@ -164,4 +168,39 @@ def test_nothing_fits_without_descriptions(monkeypatch):
 
 def test_nothing_fits_without_the_gil(monkeypatch):
     monkeypatch.setattr("sys._is_gil_enabled", lambda: False, raising=False)
-    assert small_tensors._describer() == 0
+    assert find_describer() == 0
+
+
+@pytest.mark.parametrize("table", [7, None, "another capsule"])
+def test_another_interface_is_noticed(monkeypatch, table):
+    if table == "another capsule":
+        table = torch.utils.dlpack.to_dlpack(torch.ones(3))
+    monkeypatch.setattr(torch.Tensor, "__dlpack_c_exchange_api__", table)
+    assert find_describer() == 0
+
+
+def test_the_first_call_may_be_a_transform(run_python):
+    """Which must not be asked for descriptions of its tensors."""
+    run_python("""
+        import torch
+        import smoothl1 as sl
+
+        x, target = torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.25, 1.0, 1.0])
+        loss = lambda x: sl.smooth_l1_loss(x, target, beta=0.5)
+        wanted = torch.tensor([-0.5, 0.0, 1.0]) / 3
+        torch.testing.assert_close(torch.func.grad(loss)(x), wanted)
+        from smoothl1 import small_tensors
+        assert not small_tensors.LOSS
+        assert loss(x) == sl.smooth_l1_loss(x.numpy(), target.numpy(), beta=0.5)
+        assert small_tensors.LOSS[torch.float32] is not None
+    """)
+
+
+def test_zeros_that_are_still_to_come():
+    zeros, ones = torch._efficientzerotensor((24,)), torch.ones(24)
+    for x, target in ((zeros, ones), (ones, zeros), (zeros[5:], ones[5:]), (ones[5:], zeros[5:])):
+        assert sl.smooth_l1_loss(x, target, beta=0.5) == 0.75
+        value, grad = sl.smooth_l1_value_and_grad(x, target, beta=0.5)
+        assert value == 0.75
+        sign = 1.0 if x[0] else -1.0
+        torch.testing.assert_close(grad, torch.full(x.shape, sign / x.numel()))
