@@ -10,6 +10,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
 OLDEST = ("numba==0.61.0", "numpy==2.0.0", "scipy==1.14.0")
+TOOLS = ("pytest", "pytest-xdist", "hypothesis", "ml_dtypes")
 
 
 @nox.session
@@ -22,7 +23,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def oldest(session: nox.Session) -> None:
     """Tests of the core with the oldest versions that pyproject.toml allows."""
-    session.install("-e", ".", *OLDEST, "pytest", "pytest-xdist", "hypothesis")
+    session.install("-e", ".", *OLDEST, *TOOLS)
     session.run("python", "-m", "pytest", *(session.posargs or ["tests"]))
 
 

@@ -199,7 +199,7 @@ def test_daemon_threads_at_exit(run_python):
 
 def test_no_setting_of_numba_or_the_process_changes(run_python):
     code = """
-    import numba, locale
+    import numba, locale, scipy.sparse  # which adds a filter of warnings in SciPy 1.14
     def state():
         config = {k: v for k, v in vars(numba.config).items() if k.isupper()}
         handlers = {s: signal.getsignal(s) for s in signal.valid_signals()}
