@@ -86,6 +86,15 @@ def test_others_do_not_fit(kind):
     assert not x.any()
 
 
+def test_results_need_memory():
+    x, room, none = torch.ones(6), torch.ones(6), torch.ones(6, device="meta")
+    assert not small_tensors.LOSS[x.dtype](id(x), id(x), 0.3, True, id(none))
+    for out, grad in ((room, none), (none, room), (room, None)):
+        given = id(x), id(x), 0.3, True, id(out), id(grad)
+        assert not small_tensors.LOSS_AND_GRAD[x.dtype](*given)
+    assert torch.equal(room, torch.ones(6))
+
+
 def test_no_elements_and_too_many():
     for shape in ((0,), (3, 0), (MOST + 1,)):
         assert not fits(torch.ones(shape), torch.ones(shape))
