@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from . import descriptions as field
 from .descriptions import BY_COLUMN, ITEMSIZE, NDIM, SIZES, Array, describe, described, locate
-from .halves import brain_bits, from_half, half_bits, round_to
+from .halves import brain_bits, from_brain, from_half, half_bits
 from .jit import helper, native
 from .memory import copy, prefetch, view
 from .panels import move_by_panel, owns_panel
@@ -133,7 +133,7 @@ def _round_run(values, rounding):
         elif rounding == field.F16:
             values[i] = from_half(half_bits(values[i]))
         else:
-            values[i] = round_to(values[i], 8, -126)
+            values[i] = from_brain(brain_bits(values[i]))
 
 
 @helper
@@ -150,7 +150,7 @@ def _decode_float(code, raw, out):
     else:
         bits = view(raw, n, np.uint16)
         for i in range(n):
-            out[i] = np.uint32(np.uint32(bits[i]) << np.uint32(16)).view(np.float32)
+            out[i] = from_brain(bits[i])
 
 
 @helper

@@ -1,10 +1,23 @@
-"""float16 and bfloat16 by their bits, as numba has neither on the CPU."""
+"""float16 and bfloat16 by their bits, as numba has neither on the CPU.
+
+Most x86-64 processors convert float16 themselves (F16C); for others integers do. Bits are the
+same.
+"""
 
 from __future__ import annotations
 
+import llvmlite.ir as ir
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
 from .jit import helper
+
+HALF, SINGLE, DOUBLE, SHORT = ir.HalfType(), ir.FloatType(), ir.DoubleType(), ir.IntType(16)
+
+
+def _converts_halves(context):
+    return "+f16c" in context.codegen().magic_tuple()[2].split(",")
 
 
 @helper
@@ -17,36 +30,7 @@ def _float(bits):
     return np.int64(bits).view(np.float64)
 
 
-@helper
-def round_to(value, bits, smallest):
-    """Round to a float of so many significant bits and smallest exponent."""
-    exponent = (_bits(value) >> 52) & 0x7FF
-    exponent = max(exponent, smallest + 1023)
-    scale = _float((2046 + bits - 1 - exponent) << 52)
-    back = _float((exponent - bits + 1) << 52)
-    magic = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to an integer
-    rounded = ((abs(value) * scale + magic) - magic) * back
-    rounded = -rounded if _bits(value) < 0 else rounded
-    return rounded if abs(value) < np.inf else value
-
-
-@helper
-def half_bits(value):
-    """Bits of the nearest float16."""
-    rounded = round_to(value, 11, -14)
-    sign = np.int64(0x8000) if _bits(value) < 0 else np.int64(0)
-    size = abs(rounded)
-    normal = (_bits(size) >> 42) - (1008 << 10)
-    small = np.int64(size * 16777216.0) if size < 1.0 else np.int64(0)
-    bits = normal if size >= 6.103515625e-05 else small
-    bits = bits if size < 65536.0 else np.int64(0x7C00)
-    bits = bits if value == value else np.int64(0x7E00)
-    return np.uint16(sign | bits)
-
-
-@helper
-def from_half(bits):
-    """Value of a float16 given by its bits."""
+def _from_half(bits):
     wide = np.int64(bits)
     exponent, fraction = (wide >> 10) & 31, wide & 1023
     shifted = exponent + 1008 if exponent != 31 else np.int64(2047)
@@ -55,8 +39,71 @@ def from_half(bits):
     return -size if wide & 0x8000 else size
 
 
+@intrinsic
+def from_half(typing_context, bits):
+    """Value of a float16 given by its bits."""
+
+    def build(context, builder, signature, arguments):
+        if not _converts_halves(context):
+            return context.compile_internal(builder, _from_half, signature, arguments)
+        half = builder.bitcast(arguments[0], HALF)
+        return builder.fpext(builder.fpext(half, SINGLE), DOUBLE)
+
+    return types.float64(types.uint16), build
+
+
+@helper
+def from_brain(bits):
+    """Value of a bfloat16 given by its bits."""
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
+@helper
+def _nearest(value, fraction, smallest, infinity):
+    """Bits of the nearest number with so many bits of fraction and smallest exponent."""
+    below = 52 - fraction
+    size = _bits(abs(value))
+    up = (np.int64(1) << (below - 1)) - 1 + (size >> below & 1)  # ties to even
+    normal = (size + up >> below) - ((smallest + 1022) << fraction)
+    # Subnormal numbers are whole multiples of the smallest one, to which adding this rounds.
+    magic = _float((smallest - fraction + 52 + 1023) << 52)
+    tiny = _bits(abs(value) + magic) - _bits(magic)
+    nearest = normal if abs(value) >= _float((smallest + 1023) << 52) else tiny
+    nearest = min(nearest, np.int64(infinity)) | (_bits(value) >> 48 & 0x8000)
+    nan = infinity | 1 << (fraction - 1)
+    return np.uint16(nearest if value == value else nan)
+
+
+def _nearest_half(value):
+    return _nearest(value, 10, -14, 0x7C00)
+
+
+@intrinsic
+def half_bits(typing_context, value):
+    """Bits of the nearest float16."""
+
+    def build(context, builder, signature, arguments):
+        if not _converts_halves(context):
+            return context.compile_internal(builder, _nearest_half, signature, arguments)
+        kept = context.compile_internal(builder, _round_to_odd, signature_of_odd, arguments)
+        return builder.bitcast(builder.fptrunc(builder.fptrunc(kept, SINGLE), HALF), SHORT)
+
+    signature_of_odd = types.float64(types.float64)
+    return types.uint16(types.float64), build
+
+
+def _round_to_odd(value):
+    """Round to what float32 can hold, on the way to less, and all NaN to one.
+
+    The last bit that is kept stands for all below it, so that what follows finds no tie that
+    there was not.
+    """
+    bits = _bits(value)
+    odd = bits & ~np.int64(0x1FFFFFFF) | ((bits & 0x1FFFFFFF) + 0x1FFFFFFF & 0x20000000)
+    return _float(odd if value == value else np.int64(0x7FF8000000000000))
+
+
 @helper
 def brain_bits(value):
     """Bits of the nearest bfloat16."""
-    rounded = np.float32(round_to(value, 8, -126)).view(np.int32)
-    return np.uint16(rounded >> 16) if value == value else np.uint16(0x7FC0)
+    return _nearest(value, 7, -126, 0x7F80)
