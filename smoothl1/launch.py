@@ -2,8 +2,8 @@
 
 Arrays that are contiguous in the order of the plan and of a native type go in
 as flat views. If one of them is not, all are described and gathered run by
-run. Described operands come in two sets only, x and target or all there are,
-since every combination of None and array is one more kernel to compile.
+run. Described operands come in four sets only, as every combination of None
+and array is one more kernel to compile.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from .validate import Array, broadcast
 NATIVE = ("float64", "float32")
 FLAT = {"x": NATIVE, "target": NATIVE, "weight": NATIVE, "where": ("bool",)}
 TINY = 1e-300  # a divisor without a finite reciprocal, or nearly so
-ALL_ABSENT = dict.fromkeys(("betas", "weight", "where", "factor", "divisors"), ABSENT)
+SETS = (  # beside x and target; the first that has all that are given
+    (),
+    ("weight", "where"),
+    ("betas",),
+    ("betas", "weight", "where", "factor", "divisors"),
+)
 
 
 @dataclass(slots=True)
@@ -89,14 +94,14 @@ def arrange(
         for name, array in (("loss", outputs.loss), ("slope", outputs.slope))
         if array is not None
     }
-    taken = None if terms.huber else _flatten(arrays, given, plan.order)
+    taken = _flatten(arrays, given, plan.order)
     if taken is None:
         taken = {
             name: describe_input(array, plan.order, _rounding(name, problem))
             for name, array in arrays.items()
         }
-        if terms.huber or not taken.keys() <= {"x", "target"}:
-            taken = ALL_ABSENT | taken
+        others = taken.keys() - {"x", "target"}
+        taken = dict.fromkeys(next(s for s in SETS if others <= set(s)), ABSENT) | taken
         for name, array in given.items():
             taken[name] = describe_output(array, plan.order)
     get = taken.get
