@@ -3,7 +3,7 @@
 A run is at most SPAN elements that follow each other in the order of the
 plan. Contiguous operands are read and written where they lie. All others are
 gathered into buffers that stay in the L1 or L2 cache, and the same loop runs
-on the buffers. Operands, outputs and sums that a call does without are None,
+on those. Operands, outputs and sums that a call does without are None,
 and numba drops their branches: one loop, not a family of copies.
 """
 
@@ -29,9 +29,10 @@ from .memory import (
 )
 from .panels import new_raw
 from .plan import LANES, SPAN
-from .records import Buffers
+from .records import Buffers, Operands
 from .vectors import prefer_wide
 
+X = Operands._fields.index("x")
 SMALLEST = 5e-324
 SMALLEST_OF_NARROW = 1e-300  # below any residual of a narrow type, with a finite reciprocal
 
@@ -40,6 +41,7 @@ SMALLEST_OF_NARROW = 1e-300  # below any residual of a narrow type, with a finit
 def accumulate(
     x, target, beta, betas, weight, where, factor, divisors, divisor, huber, curvature, narrow,
     loss_out, slope_out, loss_sum, weight_sum, slope_sum, start, n, width, step, ahead,
+    options_ahead,
 ):  # fmt: skip
     """Take elements start .. start + n through the formula, the i-th to lane i % width.
 
@@ -47,8 +49,8 @@ def accumulate(
     lanes hold. With a step, rows begin so many elements apart.
     None: elements are put side by side behind the LANES, not added to sums.
 
-    Ahead (True): operands are in memory rather than in the cache, and asked for early; for
-    a width of LANES.
+    Ahead (True): operands are in memory rather than in the cache, and asked for early, and
+    weights and masks too if options_ahead; for a width of LANES.
     """
     prefer_wide()
     # Flat arguments, as only those let numba drop a branch on None; unsigned
@@ -67,10 +69,11 @@ def accumulate(
             if x is not None:
                 _ask_ahead(x, place)
                 _ask_ahead(target, place)
-            if weight is not None:
-                _ask_ahead(weight, place)
-            if where is not None:
-                _ask_ahead(where, place)
+            if options_ahead is not None:
+                if weight is not None:
+                    _ask_ahead(weight, place)
+                if where is not None:
+                    _ask_ahead(where, place)
             if loss_out is not None:
                 _ask_ahead_to_write(loss_out, place)
             if slope_out is not None:
@@ -156,6 +159,10 @@ def _is_description(kind: types.Type) -> bool:
     return isinstance(kind, types.Array) and bool(kind.dtype == types.int64)
 
 
+def _is_described(o: Any, outputs: Any) -> bool:
+    return any(_is_description(kind) for kind in (*o, *outputs))
+
+
 @by_type
 def _lanes(width, left):
     """Number of elements that go to different lanes, of those that are left."""
@@ -226,34 +233,31 @@ def _ask_for_one(operand, start, n):
 @by_type
 def process(o, outputs, sums, start, n, width, buffers):
     """Fetch a run, `accumulate` it, and put its outputs where they belong."""
-    if any(_is_description(kind) for kind in (*o, *outputs)):
-        return _process_described
-
     ahead = True if width == types.boolean else None
+    if _is_described(o, outputs):
+        return _process_described(None if _is_description(o[X]) else ahead)
 
     def process_contiguous(o, outputs, sums, start, n, width, buffers):
         accumulate(
             o.x, o.target, o.beta, o.betas, o.weight, o.where, o.factor, o.divisors, o.divisor,
             o.huber, o.curvature, o.narrow, outputs.loss, outputs.slope,
-            sums.loss, sums.weight, sums.slope, start, n, width, None, ahead,
+            sums.loss, sums.weight, sums.slope, start, n, width, None, ahead, ahead,
         )  # fmt: skip
 
     return process_contiguous
 
 
 @by_type
-def process_elements(o, outputs, sums, start, n, buffers):
-    """`process` a run without sums."""
-    if any(_is_description(kind) for kind in (*o, *outputs)):
-        return lambda o, outputs, sums, start, n, buffers: process(
-            o, outputs, sums, start, n, n, buffers
-        )
+def process_elements(o, outputs, sums, start, n, width, buffers):
+    """`process` a run without sums; the width is LANES."""
+    if _is_described(o, outputs):
+        return _process_described(None if _is_description(o[X]) else True)
 
-    def process_contiguous(o, outputs, sums, start, n, buffers):
+    def process_contiguous(o, outputs, sums, start, n, width, buffers):
         accumulate(
             o.x, o.target, o.beta, o.betas, o.weight, o.where, o.factor, o.divisors, o.divisor,
             o.huber, o.curvature, o.narrow, outputs.loss, outputs.slope,
-            None, None, None, start, n, LANES, None, True,
+            None, None, None, start, n, width, None, True, True,
         )  # fmt: skip
 
     return process_contiguous
@@ -265,45 +269,64 @@ def process_stripe(o, outputs, sums, start, rows, step):
     accumulate(
         o.x, o.target, o.beta, o.betas, o.weight, o.where, o.factor, o.divisors, o.divisor,
         o.huber, o.curvature, o.narrow, outputs.loss, outputs.slope,
-        sums.loss, sums.weight, sums.slope, start, rows * LANES, True, step, True,
+        sums.loss, sums.weight, sums.slope, start, rows * LANES, True, step, True, True,
     )  # fmt: skip
 
 
-@helper
-def _gather_run(operand, start, runs, row, n, raw):
-    if operand is None:
-        return None
-    transfer(operand, start, runs, row * SPAN, n, raw)
-    return part(runs, row * SPAN)
+@by_type
+def _run_of(operand, start, runs, row, n, raw):
+    """Run of an operand as an array: gathered, or where it lies."""
+    if isinstance(operand, types.NoneType):
+        return lambda operand, start, runs, row, n, raw: None
+    if not _is_description(operand):
+        return lambda operand, start, runs, row, n, raw: part(operand, start)
+
+    def gathered(operand, start, runs, row, n, raw):
+        transfer(operand, start, runs, row * SPAN, n, raw)
+        return part(runs, row * SPAN)
+
+    return gathered
 
 
-@helper
+@by_type
+def _room_for(output, start, runs, row):
+    """Where a run of an output goes first."""
+    if isinstance(output, types.NoneType):
+        return lambda output, start, runs, row: None
+    if _is_description(output):
+        return lambda output, start, runs, row: part(runs, row * SPAN)
+    return lambda output, start, runs, row: part(output, start)
+
+
+@by_type
 def _flush(output, start, runs, row, n, raw):
-    if output is not None:
-        transfer(output, start, runs, row * SPAN, n, raw)
+    if _is_description(output):
+        return lambda output, start, runs, row, n, raw: transfer(
+            output, start, runs, row * SPAN, n, raw
+        )
+    return lambda output, start, runs, row, n, raw: None
 
 
-@helper
-def _buffer(output, runs, row):
-    return None if output is None else part(runs, row * SPAN)
+def _process_described(ahead: bool | None) -> Any:
+    def process_described(o, outputs, sums, start, n, width, buffers):
+        runs, raw = buffers.runs, buffers.raw
+        x = _run_of(o.x, start, runs, 0, n, raw)
+        target = _run_of(o.target, start, runs, 1, n, raw)
+        betas = _run_of(o.betas, start, runs, 2, n, raw)
+        weight = _run_of(o.weight, start, runs, 3, n, raw)
+        where = _run_of(o.where, start, runs, 4, n, raw)
+        factor = _run_of(o.factor, start, runs, 5, n, raw)
+        divisors = _run_of(o.divisors, start, runs, 6, n, raw)
+        accumulate(
+            x, target, o.beta, betas, weight, where, factor, divisors, o.divisor,
+            o.huber, o.curvature, o.narrow,
+            _room_for(outputs.loss, start, runs, 7), _room_for(outputs.slope, start, runs, 8),
+            sums.loss, sums.weight, sums.slope, 0, n, width, None, ahead, None,
+        )  # fmt: skip
+        _flush(outputs.loss, start, runs, 7, n, raw)
+        _flush(outputs.slope, start, runs, 8, n, raw)
 
-
-def _process_described(o, outputs, sums, start, n, width, buffers):
-    runs, raw = buffers.runs, buffers.raw
-    x = _gather_run(o.x, start, runs, 0, n, raw)
-    target = _gather_run(o.target, start, runs, 1, n, raw)
-    betas = _gather_run(o.betas, start, runs, 2, n, raw)
-    weight = _gather_run(o.weight, start, runs, 3, n, raw)
-    where = _gather_run(o.where, start, runs, 4, n, raw)
-    factor = _gather_run(o.factor, start, runs, 5, n, raw)
-    divisors = _gather_run(o.divisors, start, runs, 6, n, raw)
-    accumulate(
-        x, target, o.beta, betas, weight, where, factor, divisors, o.divisor, o.huber, o.curvature,
-        o.narrow, _buffer(outputs.loss, runs, 7), _buffer(outputs.slope, runs, 8),
-        sums.loss, sums.weight, sums.slope, 0, n, width, None, None,
-    )  # fmt: skip
-    _flush(outputs.loss, start, runs, 7, n, raw)
-    _flush(outputs.slope, start, runs, 8, n, raw)
+    return process_described
 
 
 @by_type

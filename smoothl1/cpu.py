@@ -23,7 +23,7 @@ from .records import LOSS, SLOPE, WEIGHT, Outputs, Sums
 from .sums_run import SumsRun
 from .validate import Array, Reduction, broadcast, round_once, share_memory
 
-MANY = 1 << 17  # outputs whose float64 denominators take 1 MiB
+MANY = 1 << 16  # outputs whose float64 denominators and their reciprocals take 1 MiB
 
 
 def loss(problem: Problem, out: Array | None = None, huber: bool = False) -> Array:

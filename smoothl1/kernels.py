@@ -263,7 +263,7 @@ def map_runs(given, places, size, first, last, job):
     buffers = borrowed_buffers(owned)
     for task in range(first, last):
         start = task * SPAN
-        process_elements(o, outputs, sums, start, min(SPAN, size - start), buffers)
+        process_elements(o, outputs, sums, start, min(SPAN, size - start), LANES, buffers)
     keep(owned)
 
 

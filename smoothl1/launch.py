@@ -2,8 +2,9 @@
 
 Arrays that are contiguous in the order of the plan and of a native type go in
 as flat views. If one of them is not, all are described and gathered run by
-run. Described operands come in four sets only, as every combination of None
-and array is one more kernel to compile.
+run; only x, target and outputs stay flat beside weights, a mask or thresholds.
+Described operands come in five sets, as every combination of None and array is
+one more kernel to compile.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SETS = (  # beside x and target; the first that has all that are given
     (),
     ("weight", "where"),
     ("betas",),
+    ("betas", "weight", "where", "factor"),
     ("betas", "weight", "where", "factor", "divisors"),
 )
 
@@ -82,8 +84,8 @@ def arrange(
     terms: Terms, outputs: Outputs, plan: Plan, problem: Problem
 ) -> tuple[Operands, Outputs]:
     """Operands and outputs as kernels take them: all flat or all described."""
-    if terms.narrow and terms.divisor is not None and not abs(terms.divisor) > TINY:
-        terms.divisors, terms.divisor = np.asarray(terms.divisor), None  # which the caller keeps
+    if terms.narrow:
+        _choose_division(terms)
     arrays = {
         name: broadcast(value, plan.shape)
         for name in ("x", "target", "betas", "weight", "where", "factor", "divisors")
@@ -96,20 +98,33 @@ def arrange(
     }
     taken = _flatten(arrays, given, plan.order)
     if taken is None:
-        taken = {
-            name: describe_input(array, plan.order, _rounding(name, problem))
-            for name, array in arrays.items()
-        }
-        others = taken.keys() - {"x", "target"}
-        taken = dict.fromkeys(next(s for s in SETS if others <= set(s)), ABSENT) | taken
-        for name, array in given.items():
-            taken[name] = describe_output(array, plan.order)
+        options = arrays.keys() - {"x", "target"}
+        known = next(names for names in SETS if options <= set(names))
+        taken = {}
+        if known and known != SETS[-1]:
+            both = {name: arrays[name] for name in arrays.keys() - options}
+            taken = _flatten(both, given, plan.order) or {}
+        taken = dict.fromkeys(known, ABSENT) | taken
+        for name in arrays.keys() - taken.keys() | options:
+            taken[name] = describe_input(arrays[name], plan.order, _rounding(name, problem))
+        for name in given.keys() - taken.keys():
+            taken[name] = describe_output(given[name], plan.order)
     get = taken.get
     operands = Operands(
         get("x"), get("target"), terms.beta, get("betas"), get("weight"), get("where"),
         get("factor"), get("divisors"), terms.divisor, terms.huber, terms.curvature, terms.narrow,
     )  # fmt: skip
     return operands, Outputs(get("loss"), get("slope"))
+
+
+def _choose_division(terms: Terms) -> None:
+    """Multiply by reciprocals, which is exact enough here, where divisors have finite ones."""
+    if terms.divisor is not None and not abs(terms.divisor) > TINY:
+        terms.divisors, terms.divisor = np.asarray(terms.divisor), None  # which the caller keeps
+    elif terms.divisors is not None and np.min(terms.divisors, initial=np.inf) > TINY:
+        share = np.divide(1.0, terms.divisors)
+        terms.factor = share if terms.factor is None else np.multiply(terms.factor, share)
+        terms.divisors = None
 
 
 def _flatten(

@@ -226,12 +226,12 @@ def _slopes(predicted, y, weight, factor, beta, slope, lanes):
     if factor is None:
         accumulate(
             predicted, y, beta, None, weight, None, None, None, None, None, None, None,
-            None, slope, lanes[0], None, lanes[1], 0, n, None, None, None,
+            None, slope, lanes[0], None, lanes[1], 0, n, None, None, None, None,
         )  # fmt: skip
     else:
         accumulate(
             predicted, y, beta, None, weight, None, factor, None, None, None, True, None,
-            None, slope, lanes[0], None, lanes[1], 0, n, None, None, None,
+            None, slope, lanes[0], None, lanes[1], 0, n, None, None, None, None,
         )  # fmt: skip
     for row in range(2):
         add_elements(lanes[row], n)

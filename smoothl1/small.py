@@ -74,7 +74,7 @@ def total_of_block(x, target, beta, divisor, narrow, grad):
         lanes[lane] = 0.0
     accumulate(
         x, target, beta, None, None, None, None, None, divisor, None, None, narrow, None, grad,
-        lanes, None, None, 0, x.size, None, None, None,
+        lanes, None, None, 0, x.size, None, None, None, None,
     )  # fmt: skip
     add_elements(lanes, x.size)
     fold_lanes(lanes)

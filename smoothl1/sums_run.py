@@ -140,7 +140,8 @@ def assign(array: Array, sums: Array, plan: Plan, denominator: Array | float | N
 
 def _is_few(plan: Plan, operands: Operands) -> bool:
     """Whether sums of few rows can be made in registers: operands lie flat in memory."""
-    return plan.few and operands.x is not None and operands.x.dtype != np.int64
+    arrays = [operand for operand in operands if isinstance(operand, np.ndarray)]
+    return plan.few and all(array.dtype != np.int64 for array in arrays)
 
 
 def _flat_results(results: dict[int, Array], plan: Plan) -> Sums | None:
