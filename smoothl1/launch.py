@@ -122,8 +122,9 @@ def _choose_division(terms: Terms) -> None:
     if terms.divisor is not None and not abs(terms.divisor) > TINY:
         terms.divisors, terms.divisor = np.asarray(terms.divisor), None  # which the caller keeps
     elif terms.divisors is not None and np.min(terms.divisors, initial=np.inf) > TINY:
-        share = np.divide(1.0, terms.divisors)
-        terms.factor = share if terms.factor is None else np.multiply(terms.factor, share)
+        with np.errstate(all="ignore"):
+            share = np.divide(1.0, terms.divisors)
+            terms.factor = share if terms.factor is None else np.multiply(terms.factor, share)
         terms.divisors = None
 
 
