@@ -3,12 +3,13 @@
 Arrays that are contiguous in the order of the plan and of a native type go in
 as flat views. If one of them is not, all are described and gathered run by
 run; only x, target and outputs stay flat beside weights, a mask or thresholds.
-Described operands come in five sets, as every combination of None and array is
+Described operands come in a few sets, as every combination of None and array is
 one more kernel to compile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,13 +27,9 @@ from .validate import Array, broadcast
 NATIVE = ("float64", "float32")
 FLAT = {"x": NATIVE, "target": NATIVE, "weight": NATIVE, "where": ("bool",)}
 TINY = 1e-300  # a divisor without a finite reciprocal, or nearly so
-SETS = (  # beside x and target; the first that has all that are given
-    (),
-    ("weight", "where"),
-    ("betas",),
-    ("betas", "weight", "where", "factor"),
-    ("betas", "weight", "where", "factor", "divisors"),
-)
+FEW = (), ("weight", "where"), ("betas",)  # options that kernels are compiled for
+MANY = "betas", "weight", "where", "factor"
+ALL = *MANY, "divisors"
 
 
 @dataclass(slots=True)
@@ -83,7 +80,7 @@ def run_map(problem: Problem, terms: Terms, outputs: Outputs) -> None:
 def arrange(
     terms: Terms, outputs: Outputs, plan: Plan, problem: Problem
 ) -> tuple[Operands, Outputs]:
-    """Operands and outputs as kernels take them: all flat or all described."""
+    """Operands and outputs as kernels take them, flat or described."""
     if terms.narrow:
         _choose_division(terms)
     arrays = {
@@ -96,12 +93,13 @@ def arrange(
         for name, array in (("loss", outputs.loss), ("slope", outputs.slope))
         if array is not None
     }
-    taken = _flatten(arrays, given, plan.order)
+    options = arrays.keys() - {"x", "target"}
+    simple = not (terms.huber and options)
+    taken = _flatten(arrays, given, plan.order) if simple else None
     if taken is None:
-        options = arrays.keys() - {"x", "target"}
-        known = next(names for names in SETS if options <= set(names))
+        known = _described_options(options, terms) if simple else ALL
         taken = {}
-        if known and known != SETS[-1]:
+        if known in FEW[1:]:
             both = {name: arrays[name] for name in arrays.keys() - options}
             taken = _flatten(both, given, plan.order) or {}
         taken = dict.fromkeys(known, ABSENT) | taken
@@ -126,6 +124,12 @@ def _choose_division(terms: Terms) -> None:
             share = np.divide(1.0, terms.divisors)
             terms.factor = share if terms.factor is None else np.multiply(terms.factor, share)
         terms.divisors = None
+
+
+def _described_options(options: Set[str], terms: Terms) -> tuple[str, ...]:
+    """Options that a kernel takes as descriptions, absent ones among them."""
+    sets = (*FEW, MANY, ALL) if terms.narrow else (*FEW, ALL)
+    return next(names for names in sets if options <= set(names))
 
 
 def _flatten(
