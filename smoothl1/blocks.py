@@ -32,7 +32,6 @@ from .plan import LANES, SPAN
 from .records import Buffers, Operands
 from .vectors import prefer_wide
 
-X = Operands._fields.index("x")
 SMALLEST = 5e-324
 SMALLEST_OF_NARROW = 1e-300  # below any residual of a narrow type, with a finite reciprocal
 
@@ -235,7 +234,7 @@ def process(o, outputs, sums, start, n, width, buffers):
     """Fetch a run, `accumulate` it, and put its outputs where they belong."""
     ahead = True if width == types.boolean else None
     if _is_described(o, outputs):
-        return _process_described(None if _is_description(o[X]) else ahead)
+        return _process_described(o, outputs, ahead)
 
     def process_contiguous(o, outputs, sums, start, n, width, buffers):
         accumulate(
@@ -251,7 +250,7 @@ def process(o, outputs, sums, start, n, width, buffers):
 def process_elements(o, outputs, sums, start, n, width, buffers):
     """`process` a run without sums; the width is LANES."""
     if _is_described(o, outputs):
-        return _process_described(None if _is_description(o[X]) else True)
+        return _process_described(o, outputs, True)
 
     def process_contiguous(o, outputs, sums, start, n, width, buffers):
         accumulate(
@@ -273,58 +272,67 @@ def process_stripe(o, outputs, sums, start, rows, step):
     )  # fmt: skip
 
 
-@by_type
-def _run_of(operand, start, runs, row, n, raw):
-    """Run of an operand as an array: gathered, or where it lies."""
-    if isinstance(operand, types.NoneType):
-        return lambda operand, start, runs, row, n, raw: None
-    if not _is_description(operand):
-        return lambda operand, start, runs, row, n, raw: part(operand, start)
-
-    def gathered(operand, start, runs, row, n, raw):
-        transfer(operand, start, runs, row * SPAN, n, raw)
-        return part(runs, row * SPAN)
-
-    return gathered
+@helper
+def _nothing(operand, start, runs, row, n, raw):
+    return None
 
 
-@by_type
-def _room_for(output, start, runs, row):
-    """Where a run of an output goes first."""
-    if isinstance(output, types.NoneType):
-        return lambda output, start, runs, row: None
-    if _is_description(output):
-        return lambda output, start, runs, row: part(runs, row * SPAN)
-    return lambda output, start, runs, row: part(output, start)
+@helper
+def _here(operand, start, runs, row, n, raw):
+    return part(operand, start)
 
 
-@by_type
-def _flush(output, start, runs, row, n, raw):
-    if _is_description(output):
-        return lambda output, start, runs, row, n, raw: transfer(
-            output, start, runs, row * SPAN, n, raw
-        )
-    return lambda output, start, runs, row, n, raw: None
+@helper
+def _buffer(operand, start, runs, row, n, raw):
+    return part(runs, row * SPAN)
 
 
-def _process_described(ahead: bool | None) -> Any:
+@helper
+def _gathered(operand, start, runs, row, n, raw):
+    transfer(operand, start, runs, row * SPAN, n, raw)
+    return part(runs, row * SPAN)
+
+
+@helper
+def _put_back(output, start, runs, row, n, raw):
+    transfer(output, start, runs, row * SPAN, n, raw)
+
+
+def _way(kind: types.Type, described: Any) -> Any:
+    """What finds a run of an operand or output: chosen here, as inlining by type takes longer."""
+    if isinstance(kind, types.NoneType):
+        return _nothing
+    return described if _is_description(kind) else _here
+
+
+def _process_described(o: Any, outputs: Any, ahead: bool | None) -> Any:
+    kinds = dict(zip(Operands._fields, o, strict=True))
+    ahead = None if _is_description(kinds["x"]) else ahead
+    x_of, target_of, betas_of, weight_of, where_of, factor_of, divisors_of = (
+        _way(kinds[name], _gathered)
+        for name in ("x", "target", "betas", "weight", "where", "factor", "divisors")
+    )
+    losses_of, slopes_of = (_way(kind, _buffer) for kind in outputs)
+    put_losses, put_slopes = (_put_back if _is_description(k) else _nothing for k in outputs)
+
     def process_described(o, outputs, sums, start, n, width, buffers):
         runs, raw = buffers.runs, buffers.raw
-        x = _run_of(o.x, start, runs, 0, n, raw)
-        target = _run_of(o.target, start, runs, 1, n, raw)
-        betas = _run_of(o.betas, start, runs, 2, n, raw)
-        weight = _run_of(o.weight, start, runs, 3, n, raw)
-        where = _run_of(o.where, start, runs, 4, n, raw)
-        factor = _run_of(o.factor, start, runs, 5, n, raw)
-        divisors = _run_of(o.divisors, start, runs, 6, n, raw)
+        x = x_of(o.x, start, runs, 0, n, raw)
+        target = target_of(o.target, start, runs, 1, n, raw)
+        betas = betas_of(o.betas, start, runs, 2, n, raw)
+        weight = weight_of(o.weight, start, runs, 3, n, raw)
+        where = where_of(o.where, start, runs, 4, n, raw)
+        factor = factor_of(o.factor, start, runs, 5, n, raw)
+        divisors = divisors_of(o.divisors, start, runs, 6, n, raw)
+        losses = losses_of(outputs.loss, start, runs, 7, n, raw)
+        slopes = slopes_of(outputs.slope, start, runs, 8, n, raw)
         accumulate(
-            x, target, o.beta, betas, weight, where, factor, divisors, o.divisor,
-            o.huber, o.curvature, o.narrow,
-            _room_for(outputs.loss, start, runs, 7), _room_for(outputs.slope, start, runs, 8),
+            x, target, o.beta, betas, weight, where, factor, divisors, o.divisor, o.huber,
+            o.curvature, o.narrow, losses, slopes,
             sums.loss, sums.weight, sums.slope, 0, n, width, None, ahead, None,
         )  # fmt: skip
-        _flush(outputs.loss, start, runs, 7, n, raw)
-        _flush(outputs.slope, start, runs, 8, n, raw)
+        put_losses(outputs.loss, start, runs, 7, n, raw)
+        put_slopes(outputs.slope, start, runs, 8, n, raw)
 
     return process_described
 
