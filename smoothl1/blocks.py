@@ -158,10 +158,6 @@ def _is_description(kind: types.Type) -> bool:
     return isinstance(kind, types.Array) and bool(kind.dtype == types.int64)
 
 
-def _is_described(o: Any, outputs: Any) -> bool:
-    return any(_is_description(kind) for kind in (*o, *outputs))
-
-
 @by_type
 def _lanes(width, left):
     """Number of elements that go to different lanes, of those that are left."""
@@ -231,9 +227,13 @@ def _ask_for_one(operand, start, n):
 
 @by_type
 def process(o, outputs, sums, start, n, width, buffers):
-    """Fetch a run, `accumulate` it, and put its outputs where they belong."""
-    ahead = True if width == types.boolean else None
-    if _is_described(o, outputs):
+    """Fetch a run, `accumulate` it, and put its outputs where they belong.
+
+    Without sums the width is to be LANES.
+    """
+    elementwise = all(isinstance(kind, types.NoneType) for kind in sums)
+    ahead = True if elementwise or width == types.boolean else None
+    if any(_is_description(kind) for kind in (*o, *outputs)):
         return _process_described(o, outputs, ahead)
 
     def process_contiguous(o, outputs, sums, start, n, width, buffers):
@@ -241,22 +241,6 @@ def process(o, outputs, sums, start, n, width, buffers):
             o.x, o.target, o.beta, o.betas, o.weight, o.where, o.factor, o.divisors, o.divisor,
             o.huber, o.curvature, o.narrow, outputs.loss, outputs.slope,
             sums.loss, sums.weight, sums.slope, start, n, width, None, ahead, ahead,
-        )  # fmt: skip
-
-    return process_contiguous
-
-
-@by_type
-def process_elements(o, outputs, sums, start, n, width, buffers):
-    """`process` a run without sums; the width is LANES."""
-    if _is_described(o, outputs):
-        return _process_described(o, outputs, True)
-
-    def process_contiguous(o, outputs, sums, start, n, width, buffers):
-        accumulate(
-            o.x, o.target, o.beta, o.betas, o.weight, o.where, o.factor, o.divisors, o.divisor,
-            o.huber, o.curvature, o.narrow, outputs.loss, outputs.slope,
-            None, None, None, start, n, width, None, True, True,
         )  # fmt: skip
 
     return process_contiguous
@@ -306,6 +290,7 @@ def _way(kind: types.Type, described: Any) -> Any:
 
 
 def _process_described(o: Any, outputs: Any, ahead: bool | None) -> Any:
+    """Make `process` for operands of these types, of which some are gathered."""
     kinds = dict(zip(Operands._fields, o, strict=True))
     ahead = None if _is_description(kinds["x"]) else ahead
     x_of, target_of, betas_of, weight_of, where_of, factor_of, divisors_of = (

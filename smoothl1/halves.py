@@ -85,10 +85,10 @@ def half_bits(typing_context, value):
     def build(context, builder, signature, arguments):
         if not _converts_halves(context):
             return context.compile_internal(builder, _nearest_half, signature, arguments)
-        kept = context.compile_internal(builder, _round_to_odd, signature_of_odd, arguments)
+        kind = types.float64(types.float64)
+        kept = context.compile_internal(builder, _round_to_odd, kind, arguments)
         return builder.bitcast(builder.fptrunc(builder.fptrunc(kept, SINGLE), HALF), SHORT)
 
-    signature_of_odd = types.float64(types.float64)
     return types.uint16(types.float64), build
 
 

@@ -13,7 +13,6 @@ from .blocks import (
     borrowed_buffers,
     new_buffers,
     process,
-    process_elements,
     process_stripe,
 )
 from .jit import brief_kernel, helper, inlined, kernel
@@ -263,7 +262,7 @@ def map_runs(given, places, size, first, last, job):
     buffers = borrowed_buffers(owned)
     for task in range(first, last):
         start = task * SPAN
-        process_elements(o, outputs, sums, start, min(SPAN, size - start), LANES, buffers)
+        process(o, outputs, sums, start, min(SPAN, size - start), LANES, buffers)
     keep(owned)
 
 

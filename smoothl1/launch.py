@@ -9,7 +9,6 @@ one more kernel to compile.
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,9 +26,10 @@ from .validate import Array, broadcast
 NATIVE = ("float64", "float32")
 FLAT = {"x": NATIVE, "target": NATIVE, "weight": NATIVE, "where": ("bool",)}
 TINY = 1e-300  # a divisor without a finite reciprocal, or nearly so
-FEW = (), ("weight", "where"), ("betas",)  # options that kernels are compiled for
-MANY = "betas", "weight", "where", "factor"
-ALL = *MANY, "divisors"
+# Options that kernels take as descriptions, absent ones among them: the first set that has all.
+ALONE = (), ("weight", "where"), ("betas",)
+UNDIVIDED = "betas", "weight", "where", "factor"
+ALL = *UNDIVIDED, "divisors"
 
 
 @dataclass(slots=True)
@@ -93,20 +93,7 @@ def arrange(
         for name, array in (("loss", outputs.loss), ("slope", outputs.slope))
         if array is not None
     }
-    options = arrays.keys() - {"x", "target"}
-    simple = not (terms.huber and options)
-    taken = _flatten(arrays, given, plan.order) if simple else None
-    if taken is None:
-        known = _described_options(options, terms) if simple else ALL
-        taken = {}
-        if known in FEW[1:]:
-            both = {name: arrays[name] for name in arrays.keys() - options}
-            taken = _flatten(both, given, plan.order) or {}
-        taken = dict.fromkeys(known, ABSENT) | taken
-        for name in arrays.keys() - taken.keys() | options:
-            taken[name] = describe_input(arrays[name], plan.order, _rounding(name, problem))
-        for name in given.keys() - taken.keys():
-            taken[name] = describe_output(given[name], plan.order)
+    taken = _flatten(arrays, given, plan.order) or _describe(arrays, given, terms, plan, problem)
     get = taken.get
     operands = Operands(
         get("x"), get("target"), terms.beta, get("betas"), get("weight"), get("where"),
@@ -126,10 +113,22 @@ def _choose_division(terms: Terms) -> None:
         terms.divisors = None
 
 
-def _described_options(options: Set[str], terms: Terms) -> tuple[str, ...]:
-    """Options that a kernel takes as descriptions, absent ones among them."""
-    sets = (*FEW, MANY, ALL) if terms.narrow else (*FEW, ALL)
-    return next(names for names in sets if options <= set(names))
+def _describe(
+    arrays: dict[str, Array], outputs: dict[str, Array], terms: Terms, plan: Plan, problem: Problem
+) -> dict[str, Array]:
+    """Descriptions; beside options that come alone, flat views of x, target and outputs."""
+    options = arrays.keys() - {"x", "target"}
+    sets = (*ALONE, UNDIVIDED, ALL) if terms.narrow else (*ALONE, ALL)
+    known = next(names for names in sets if options <= set(names))
+    taken: dict[str, Array] = {}
+    if options and known in ALONE:
+        operands = {name: arrays[name] for name in arrays.keys() - options}
+        taken |= _flatten(operands, outputs, plan.order) or {}
+    for name in arrays.keys() - taken.keys():
+        taken[name] = describe_input(arrays[name], plan.order, _rounding(name, problem))
+    for name in outputs.keys() - taken.keys():
+        taken[name] = describe_output(outputs[name], plan.order)
+    return dict.fromkeys(known, ABSENT) | taken
 
 
 def _flatten(

@@ -87,3 +87,25 @@ def test_nothing_is_read_beyond_the_end(run_python):
         """,
         timeout=300,
     )
+
+
+@pytest.mark.parametrize("function", [sl.smooth_l1_loss, sl.huber_loss, sl.smooth_l1_grad])
+@pytest.mark.parametrize("options", ["weight", "where", "beta", "weight beta", "weight where"])
+@pytest.mark.parametrize(("shape", "axis"), [((300, 7), None), ((3, 5000), 0), ((300, 7), ())])
+def test_operands_where_they_lie_and_gathered_ones_give_the_same_bits(
+    function, options, shape, axis
+):
+    """Beside options per column, which are always gathered."""
+    rng = np.random.default_rng(3)
+    x, target = rng.normal(size=(2, *shape)).astype(np.float32)
+    made = {
+        "weight": rng.random(shape[1]) + 0.1,
+        "where": rng.random(shape[1]) < 0.8,
+        "beta": rng.random(shape[1]),
+    }
+    threshold = "delta" if function is sl.huber_loss else "beta"
+    given = {threshold if name == "beta" else name: made[name] for name in options.split()}
+    given = {threshold: 0.3, "axis": axis} | given
+    apart = [spaced(array.ravel(), 2, np.float32).reshape(shape) for array in (x, target)]
+    assert not apart[0].flags.c_contiguous
+    np.testing.assert_array_equal(function(x, target, **given), function(*apart, **given))
