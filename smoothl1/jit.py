@@ -4,7 +4,7 @@ Options: ``error_model="numpy"`` everywhere, since the default raises
 ZeroDivisionError in serial kernels but not in parallel ones; never fast-math,
 which would make bits depend on the processor and lose NaN. Wrappers for calls
 from C and, inside kernels, from Python are left out: nothing calls them, and they
-are a fifth of the time of compiling.
+are a fifth of the time of compiling. What kernels call is compiled as parts of them.
 
 Cache: numba's own cache keys a kernel by its bytecode, not by its options or
 the helpers it calls, and shares an index between processes. Here every
@@ -38,11 +38,12 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
 from numba.extending import overload
 
+from .parts import PartCompiler
 from .types_only import TypesOnly
 
 WITH_GIL: Any = {"error_model": "numpy", "no_cfunc_wrapper": True}
 OPTIONS: Any = {**WITH_GIL, "nogil": True}
-INNER: Any = {**OPTIONS, "no_cpython_wrapper": True}
+INNER: Any = {**OPTIONS, "no_cpython_wrapper": True, "pipeline_class": PartCompiler}
 INLINED: Any = {**INNER, "pipeline_class": TypesOnly}
 DIGEST = hashlib.sha256().digest_size
 

@@ -18,7 +18,8 @@ ALLOWED = {
     "records": set(),
     "threads": set(),
     "types_only": set(),
-    "jit": {"types_only"},
+    "parts": set(),
+    "jit": {"parts", "types_only"},
     "validate": set(),
     "signatures": {"validate"},
     "problem": {"plan", "validate"},
@@ -267,6 +268,7 @@ def test_only_the_compiled_modules_import_numba():
             for name in [getattr(node, "module", None) or node.names[0].name]
         }
         arithmetic = {"blocks", "formula", "halves", "kernels", "linear", "sums"}
-        helpers = {"gather", "memory", "parallel", "products", "turn", "types_only", "vectors"}
-        compiled = {"jit", "small_tensors", "xla"} | helpers | arithmetic
+        helpers = {"gather", "memory", "parallel", "products", "turn", "vectors"}
+        compilers = {"jit", "parts", "types_only"}
+        compiled = {"small_tensors", "xla"} | compilers | helpers | arithmetic
         assert "numba" not in roots or path.stem in compiled | gpus, path
