@@ -28,7 +28,7 @@ class Settings:
     """How much to measure."""
 
     n: int = 20_000_000  # elements of the large cases
-    seconds: float = 3.0  # for all rounds of a case
+    seconds: float = 2.4  # for all rounds of a case
     largest: int = 100_000_000  # of the sizes
     rows: int = 1_000_000  # of the linear models
     rounds: int = 5  # at least
