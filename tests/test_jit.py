@@ -195,3 +195,22 @@ def test_cold_processes_side_by_side(tmp_path):
         assert process.returncode == 0
         assert float(out.split()[0]) == pytest.approx(float(VALUE), rel=1e-7)
     assert len(kernel_files(tmp_path)) == 2
+
+
+def test_what_only_kernels_call_has_no_machine_code(run_python, tmp_path):
+    code = """
+    import numpy as np
+    from numba.core.codegen import JITCodeLibrary
+    import smoothl1 as sl
+    from smoothl1 import sums
+    finish, assembled = JITCodeLibrary._finalize_specific, []
+    def record(library):
+        assembled.append(library.name)
+        finish(library)
+    JITCodeLibrary._finalize_specific = record
+    sl.smooth_l1_loss(np.zeros(2000), 0.25, beta=0.3)
+    called = [name for name, helper in vars(sums).items() if getattr(helper, "overloads", None)]
+    print(len(called) > 1, len(assembled) > 0, set(called) & set(assembled))
+    """
+    out = run_python(code, SMOOTHL1_CACHE_DIR=str(tmp_path))
+    assert out.strip() == "True True set()"
