@@ -104,6 +104,7 @@ def layouts(x, target):
     yield "mixed", x, target.permute(1, 0, 2).contiguous().permute(1, 0, 2)
     yield "broadcast", x, target[:, :1]
     yield "row", x, target[0, 0]
+    yield "other axes each", x[:, :1], target[:1]
 
 
 def check(device, shape=(67, 33, 130)):
@@ -130,9 +131,10 @@ def check(device, shape=(67, 33, 130)):
         more = {"x": x, "target": target, "where": where}
         for _, a, b in layouts(x, target):
             given = {"x": a, "target": b}
-            given |= {"where": where} if a.shape == x.shape else {"where": where.permute(2, 0, 1)}
-            for axis in (None, 0):
-                options = {"axis": axis, "beta": BETA, "wrt": "target"}
+            is_permuted = a.shape == where.permute(2, 0, 1).shape
+            given |= {"where": where.permute(2, 0, 1) if is_permuted else where}
+            for axis, wrt in itertools.product((None, 0, (1, 2)), ("x", "target")):
+                options = {"axis": axis, "beta": BETA, "wrt": wrt}
                 compared += check_call(BOTH[0], given, options, device, BOTH[1])
         compared += check_call(sl.huber_loss, more, {"delta": 0.3}, device, ["out"])
         compared += check_call(sl.smooth_l1_grad, more, {"normalizer": 7.5}, device, ["out"])
@@ -205,6 +207,7 @@ def check_determinism(device, n=10_000_019, runs=20):
         lambda: sl.smooth_l1_value_and_grad(x, target, beta=BETA),
         lambda: (sl.smooth_l1_loss(images, images.flip(0), beta=BETA, axis=(0, 2)),),
         lambda: (sl.smooth_l1_grad(target[:1], x, beta=BETA),),
+        lambda: sl.smooth_l1_value_and_grad(target[:125], images, beta=BETA, axis=(1, 2)),
     ):
         first = [part.clone() for part in function()]
         for _ in range(runs - 1):
@@ -272,6 +275,8 @@ def handful():
     rows, where = x[:1000].view(10, 100), x[:1000].view(10, 100) > 0
     sl.smooth_l1_value_and_grad(rows, rows.flip(0), beta=BETA, axis=0, where=where)
     sl.smooth_l1_loss(rows.T, rows.flip(0).T, beta=BETA, axis=0)
+    sl.smooth_l1_value_and_grad(rows[0], rows.flip(0), beta=BETA, axis=1)
+    sl.smooth_l1_value_and_grad(rows[:, :1], rows.flip(0), beta=BETA)
     sl.smooth_l1_grad(x[:-1], target[:-1], beta=BETA, out=x[1:])
     torch.cuda.synchronize()
 
@@ -344,7 +349,7 @@ def cupy_peers():
 
 
 def flat_cases(n):
-    """Name, type, bytes per element, our call and peers."""
+    """Name, shape or those of x and target, type, bytes per element, our call and peers."""
     cupy_loss, cupy_both = cupy_peers()
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
         size = dtype.itemsize
@@ -382,6 +387,23 @@ def axis_cases(n):
         yield title, shape, torch.float32, 8, sl.smooth_l1_loss, {"axis": axis}, {"torch": peer}
 
 
+def broadcast_cases(n):
+    """Gradients of x summed over the axes that it is broadcast along; float32."""
+    shape, ours = (1 << 14, n >> 14), sl.smooth_l1_value_and_grad
+    for own, axis in (((n >> 14,), None), ((n >> 14,), 1), ((1 << 14, 1), 0)):
+
+        def peer(x, target, axis=axis):
+            x = x.detach().requires_grad_()
+            losses = torch.nn.functional.smooth_l1_loss(
+                x.expand(target.shape), target, beta=BETA, reduction="none"
+            )
+            value = losses.mean(axis)
+            return value, torch.autograd.grad(value.sum(), x)[0]
+
+        title = f"x of {own} to {shape} over {axis}, loss and gradient"
+        yield title, (own, shape), torch.float32, 4, ours, {"axis": axis}, {"torch": peer}
+
+
 def measure(n, repeats, write):
     """Write rows of the table: name, milliseconds, floor, share of it, ratios to peers."""
     speed = copy_speed(n, repeats)
@@ -389,11 +411,11 @@ def measure(n, repeats, write):
     write("| call | ms | floor, ms | of the speed of the copy | peers, times as long |")
     write("|---|---|---|---|---|")
     for title, shape, dtype, size, function, options, peers in itertools.chain(
-        flat_cases(n), axis_cases(n)
+        flat_cases(n), axis_cases(n), broadcast_cases(n)
     ):
+        shapes = shape if isinstance(shape[0], tuple) else (shape, shape)
         sets = [
-            tuple(torch.randn(shape, device="cuda", dtype=dtype) for _ in range(2))
-            for _ in range(2)
+            tuple(torch.randn(own, device="cuda", dtype=dtype) for own in shapes) for _ in range(2)
         ]
 
         def ours(x, target, function=function, options=options):
@@ -407,7 +429,7 @@ def measure(n, repeats, write):
             except Exception as error:  # a peer that cannot run is no reason to lose the rest
                 print(f"{title}, {name}: {error}", file=sys.stderr)
         spent = time_rounds(work, repeats)
-        floor = sets[0][0].numel() * size / speed * 1e3
+        floor = sets[0][1].numel() * size / speed * 1e3
         ratios = {k: v / spent["smoothl1"] for k, v in spent.items() if k != "smoothl1"}
         write(line(title, spent["smoothl1"], floor, floor / spent["smoothl1"], ratios))
         del sets, work

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import config, cuda
 
+from .boxes import Boxes
 from .cuda_kernels import OPERANDS
 from .cuda_work import Work
 from .devices import SIZES, Span
@@ -62,6 +63,41 @@ def merge(
     return [n for n, _ in merged], [tuple(s[i] for _, s in merged) for i in range(len(strides))]
 
 
+def arrange_boxes(work: Work, boxes: Boxes, outputs: Sequence[Span | None]) -> SimpleNamespace:
+    """Operands and outputs with steps from box to box, and steps inside of a box."""
+    spans = [work.operands.get(name) for name in OPERANDS]
+    spans += [None if span is None else span.broadcast(boxes.shape) for span in outputs]
+    arguments: list[Any] = []
+    steps: list[Any] = []
+    for span in spans:
+        own = () if span is None else tuple(span.strides[a] for a in boxes.axes)
+        arguments.append(0 if span is None else operand(span, box_steps(boxes, own)))
+        steps.append(0 if span is None else local_steps(boxes, own))
+    return SimpleNamespace(
+        operands=tuple(arguments[: len(OPERANDS)]),
+        outputs=tuple(arguments[len(OPERANDS) :]),
+        steps=tuple(steps),
+        sizes=tuple(divider(n, 0) for n in local_steps(boxes, boxes.sides, 1)),
+        size=math.prod(boxes.sides),
+        number=math.prod(boxes.counts),
+        cut=(
+            tuple(divider(n, 0) for n in boxes.sides),
+            tuple(divider(n, 0) for n in boxes.counts),
+            boxes.sizes,
+        ),
+    )
+
+
+def box_steps(boxes: Boxes, steps: Sequence[int]) -> tuple[int, ...]:
+    """Steps from box to box of what has these steps from element to element."""
+    return tuple(side * step for side, step in zip(boxes.sides, steps, strict=True))
+
+
+def local_steps(boxes: Boxes, steps: Sequence[int], none: int = 0) -> tuple[int, ...]:
+    """Of one number for each axis, those for axes along which a box is longer than 1."""
+    return tuple(n for n, side in zip(steps, boxes.sides, strict=True) if side > 1) or (none,)
+
+
 def result_arguments(plan: Plan, results: Sequence[Span | None]) -> tuple[Any, Any]:
     """Arrays that take one value per output, and the sizes of their common axes."""
     present = [span for span in results if span is not None]
@@ -74,7 +110,10 @@ def result_arguments(plan: Plan, results: Sequence[Span | None]) -> tuple[Any, A
 
 @lru_cache(maxsize=4096)
 def divider(n: int, size: int) -> tuple[int, int, int]:
-    """A size, and the factor and shift that divide any position below 2**31 by it."""
+    """A size, and the factor and shift that divide any position below 2**31 by it.
+
+    They are 0 if there are more positions: kernels then divide by the size itself.
+    """
     if size >= SMALL or n == 0:
         return n, 0, 0
     shift = (n - 1).bit_length()

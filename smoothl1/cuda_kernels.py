@@ -7,6 +7,7 @@ kernel is made; absent operands give None, whose branches the compiler drops.
 spread  elementwise outputs of operands with any strides
 total   partial sums of all elements, one chunk for each block
 fold    partial sums of all chunks, divided and stored
+squeeze partial sums of some chunks, where they are many
 copy    elements from one place to another
 
 Sums over rows, and operands that lie side by side, have kernels of their own (see
@@ -54,6 +55,11 @@ class Form:
         """Whether there are sums of losses, of weights and of slopes."""
         loss, weight, slope = map(bool, self.results)
         return loss, weight or self.by_weight, slope
+
+    def rows(self) -> tuple[int, int, int]:
+        """Rows that sums of losses, of weights and of slopes have in parts."""
+        loss, weight, _ = self.sums()
+        return 0, int(loss), int(loss) + int(weight)
 
     def of_total(self) -> Form:
         """Only its sums of losses and weights."""
@@ -277,15 +283,16 @@ def tree_of(form: Form) -> Any:
 def part_store(form: Form) -> Any:
     """Function that puts partial sums into the rows of parts."""
     has_loss, has_weight, has_slope = form.sums()
+    loss_row, weight_row, slope_row = form.rows()
 
     @cuda.jit(device=True)
     def store(parts, place, loss, weight, slope):
         if has_loss:
-            parts[0, place] = loss
+            parts[loss_row, place] = loss
         if has_weight:
-            parts[1, place] = weight
+            parts[weight_row, place] = weight
         if has_slope:
-            parts[2, place] = slope
+            parts[slope_row, place] = slope
 
     return store
 
@@ -308,27 +315,76 @@ def finisher(form: Form) -> Any:
 
 
 @cache
+def _part_adder(form: Form) -> Any:
+    """Function that adds up parts of one output, which are ``step`` apart."""
+    has_loss, has_weight, has_slope = form.sums()
+    loss_row, weight_row, slope_row = form.rows()
+
+    @cuda.jit(device=True)
+    def add_parts(parts, place, end, step):
+        loss, weight, slope = 0.0, 0.0, 0.0
+        while place < end:
+            if has_loss:
+                loss += parts[loss_row, place]
+            if has_weight:
+                weight += parts[weight_row, place]
+            if has_slope:
+                slope += parts[slope_row, place]
+            place += step
+        return loss, weight, slope
+
+    return add_parts
+
+
+@cache
+def _folder(form: Form) -> Any:
+    """Function in which the threads of a block add up some chunks of some outputs."""
+    tree, add_parts = tree_of(form), _part_adder(form)
+
+    @cuda.jit(device=True)
+    def fold_some(parts, low, high, outputs, wide, tile):
+        lanes, lane = cuda.blockDim.x // wide, cuda.threadIdx.x // wide
+        output = tile * wide + cuda.threadIdx.x % wide
+        loss, weight, slope = 0.0, 0.0, 0.0
+        if output < outputs:
+            loss, weight, slope = add_parts(
+                parts, (low + lane) * outputs + output, high * outputs, lanes * outputs
+            )
+        return output, tree(loss, weight, slope, lane, lanes, wide)
+
+    return fold_some
+
+
+@cache
 def fold_kernel(form: Form) -> Any:
     """Make the kernel that adds up the chunks of each output."""
-    finish, tree, add = finisher(form), tree_of(form), adder(form)
+    finish, fold_some = finisher(form), _folder(form)
 
     @cuda.jit
     def fold(parts, chunks, outputs, wide, results, result_sizes, divisor):
-        lanes = cuda.blockDim.x // wide
-        lane = cuda.threadIdx.x // wide
-        output = cuda.blockIdx.x * np.int64(wide) + cuda.threadIdx.x % wide
-        total = (0.0, 0.0, 0.0)
-        if output < outputs:
-            place = lane * outputs + output
-            while place < chunks * outputs:
-                total = add(total, (parts[0, place], parts[2, place], parts[1, place]))
-                place += lanes * outputs
-        loss, weight, slope = total
-        loss, weight, slope = tree(loss, weight, slope, lane, lanes, wide)
-        if output < outputs and lane == 0:
+        tile = np.int64(cuda.blockIdx.x)
+        output, (loss, weight, slope) = fold_some(parts, 0, chunks, outputs, wide, tile)
+        if output < outputs and cuda.threadIdx.x < wide:
             finish(results, result_sizes, output, loss, weight, slope, divisor)
 
     return fold
+
+
+@cache
+def squeeze_kernel(form: Form) -> Any:
+    """Make the kernel that adds up so many chunks of each output, for others to add up."""
+    store, fold_some = part_store(form), _folder(form)
+
+    @cuda.jit
+    def squeeze(parts, chunks, outputs, wide, each, fewer):
+        tiles = (outputs + wide - 1) // wide
+        group, tile = cuda.blockIdx.x // tiles, cuda.blockIdx.x % tiles
+        low, high = group * each, min((group + 1) * each, chunks)
+        output, (loss, weight, slope) = fold_some(parts, low, high, outputs, wide, tile)
+        if low < chunks and output < outputs and cuda.threadIdx.x < wide:
+            store(fewer, group * outputs + output, loss, weight, slope)
+
+    return squeeze
 
 
 @cache

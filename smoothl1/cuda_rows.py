@@ -17,7 +17,7 @@ from .cuda_kernels import Form
 
 
 @cuda.jit(device=True)
-def _place(thread, block, geometry):
+def place(thread, block, geometry):
     """Column, lane, outer index and chunk of a thread."""
     outer, _, columns, _, wide, lanes = geometry
     deep = cuda.blockDim.x // (wide * lanes)
@@ -59,7 +59,7 @@ def _row_adder(form: Form) -> Any:
 
 
 @cache
-def _keeper(form: Form, direct: bool) -> Any:
+def keeper(form: Form, direct: bool) -> Any:
     """Function that finishes the sums of an output, or puts those of a chunk into ``parts``."""
     finish, store = kernels.finisher(form), kernels.part_store(form)
 
@@ -77,11 +77,11 @@ def _keeper(form: Form, direct: bool) -> Any:
 @cache
 def sums_kernel(form: Form, direct: bool) -> Any:
     """Make the kernel of sums over rows; direct ones are finished, others go to ``parts``."""
-    add_rows, tree, keep = _row_adder(form), kernels.tree_of(form), _keeper(form, direct)
+    add_rows, tree, keep = _row_adder(form), kernels.tree_of(form), keeper(form, direct)
 
     @cuda.jit
     def sums(o, outputs, sizes, constants, geometry, parts, results, result_sizes, divisor):
-        column, lane, outer, chunk = _place(cuda.threadIdx.x, cuda.blockIdx.x, geometry)
+        column, lane, outer, chunk = place(cuda.threadIdx.x, cuda.blockIdx.x, geometry)
         outers, _, columns, _, wide, lanes = geometry
         total, valid = (0.0, 0.0, 0.0), _has_rows(column, outer, chunk, geometry)
         if valid:
@@ -104,7 +104,7 @@ def mixed_kernel(form: Form, direct: bool) -> Any:
     Slopes are finished or go to ``parts``, as in `sums_kernel`.
     """
     of_total, of_slopes = form.of_total(), form.of_slopes()
-    add_rows, keep = _row_adder(form), _keeper(of_slopes, direct)
+    add_rows, keep = _row_adder(form), keeper(of_slopes, direct)
     total_tree, tree = kernels.tree_of(of_total), kernels.tree_of(of_slopes)
     store, has_slopes, threads = kernels.part_store(of_total), form.sums()[2], kernels.THREADS
 
@@ -114,7 +114,7 @@ def mixed_kernel(form: Form, direct: bool) -> Any:
         outers, _, columns, _, wide, lanes = geometry
         loss, weight = 0.0, 0.0
         for i in range(repeat):
-            column, lane, outer, chunk = _place(thread, first + i, geometry)
+            column, lane, outer, chunk = place(thread, first + i, geometry)
             slope, valid = 0.0, _has_rows(column, outer, chunk, geometry)
             if valid:
                 loss, weight, slope = add_rows(

@@ -24,6 +24,8 @@ ROWS_PER_THREAD = 64  # before a sum is cut into chunks
 FEW_ROWS = 8  # that one thread adds up alone
 ENOUGH_BLOCKS = 1024  # to keep a GPU busy without chunks
 FLAT_CHUNK = 1 << 14  # elements that a block sums
+MOST_PARTS = 64  # that a thread of the last kernel adds up
+FEW_PARTS = 8  # that a thread adds up before, if there are more
 
 
 def run_sums(
@@ -49,8 +51,8 @@ def run_sums(
     if plan.outputs == 1 and plan.size > 0:
         _run_total(work, plan, form, outputs, finish)
         return
-    shape = _block_shape(plan)
-    parts = _parts(work, shape.chunks * plan.outputs) if shape.chunks > 1 else None
+    shape = block_shape(plan)
+    parts = parts_for(work, form, shape.chunks * plan.outputs) if shape.chunks > 1 else None
     arranged, constants = arrange(work, plan, outputs), constants_of(work, form)
     launch(
         work, cuda_rows.sums_kernel(form, parts is None), shape.blocks,
@@ -58,7 +60,7 @@ def run_sums(
         0 if parts is None else parts, *finish,
     )  # fmt: skip
     if parts is not None:
-        _launch_fold(work, form, parts, shape.chunks, plan.outputs, finish)
+        launch_fold(work, form, parts, shape.chunks, plan.outputs, finish)
 
 
 def run_mixed(
@@ -68,11 +70,12 @@ def run_mixed(
     by_weight, total = work.problem.is_weighted(), work.problem.plan()
     stores = kept_by(loss, True), "", kept_by(slope, True)
     form = form_of(work, (None, slope_out), results=stores, by_weight=by_weight)
-    shape = _block_shape(plan)
+    shape = block_shape(plan)
     repeat = max(1, FLAT_CHUNK // shape.elements)
     blocks = -(-shape.blocks // repeat)
-    totals = _parts(work, blocks)
-    parts = _parts(work, shape.chunks * plan.outputs) if slope and shape.chunks > 1 else None
+    of_total, of_slopes = form.of_total(), form.of_slopes()
+    totals, chunks = parts_for(work, of_total, blocks), shape.chunks
+    parts = parts_for(work, of_slopes, chunks * plan.outputs) if slope and chunks > 1 else None
     arranged = arrange(work, plan, (None, slope_out))
     slopes = result_arguments(plan, (None, None, slope))
     launch(
@@ -82,9 +85,9 @@ def run_mixed(
     )  # fmt: skip
     count = None if by_weight else work.problem.count()
     finish = *result_arguments(total, (loss, None, None)), 1.0 if count is None else count
-    _launch_fold(work, form.of_total(), totals, blocks, 1, finish)
+    launch_fold(work, of_total, totals, blocks, 1, finish)
     if parts is not None:
-        _launch_fold(work, form.of_slopes(), parts, shape.chunks, plan.outputs, (*slopes, 1.0))
+        launch_fold(work, of_slopes, parts, chunks, plan.outputs, (*slopes, 1.0))
 
 
 def _run_total(
@@ -92,7 +95,7 @@ def _run_total(
 ) -> None:
     """Sums over all elements."""
     blocks = -(-plan.size // FLAT_CHUNK)
-    parts = _parts(work, blocks)
+    parts = parts_for(work, form, blocks)
     dtype = flat_type(work, plan, outputs) if form.sums() == (True, False, False) else None
     if dtype is not None:
         launch_flat(work, form, dtype, plan, outputs, FLAT_CHUNK, parts)
@@ -105,10 +108,10 @@ def _run_total(
             arranged.operands, arranged.outputs, arranged.sizes, plan.size, FLAT_CHUNK // count,
             constants_of(work, form), parts,
         )  # fmt: skip
-    _launch_fold(work, form, parts, blocks, 1, finish)
+    launch_fold(work, form, parts, blocks, 1, finish)
 
 
-def _block_shape(plan: Plan) -> SimpleNamespace:
+def block_shape(plan: Plan) -> SimpleNamespace:
     """How the threads of a block are laid over the columns and rows of a plan.
 
     It follows from the plan and from constants, and so do the bits of the sums.
@@ -136,16 +139,26 @@ def _power(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def _parts(work: Work, places: int) -> Any:
-    """Float64 memory for partial sums of losses, weights and slopes."""
-    span = work.room((3, places), "float64")
-    return device_array(span.address, (3, places), "<f8", span.owner)
+def parts_for(work: Work, form: Form, places: int) -> Any:
+    """Float64 memory for partial sums, in the rows that the form says."""
+    shape = sum(form.sums()), places
+    span = work.room(shape, "float64")
+    return device_array(span.address, shape, "<f8", span.owner)
 
 
-def _launch_fold(
+def launch_fold(
     work: Work, form: Form, parts: Any, chunks: int, outputs: int, finish: tuple[Any, ...]
 ) -> None:
     """Add up the parts of each output, its threads side by side if it has many."""
-    wide = min(_power(outputs), max(kernels.THREADS // _power(chunks), WARP))
-    kernel, blocks = kernels.fold_kernel(form), -(-outputs // wide)
-    launch(work, kernel, blocks, parts, chunks, outputs, wide, *finish)
+    while True:
+        wide = min(_power(outputs), max(kernels.THREADS // _power(chunks), WARP))
+        tiles, lanes = -(-outputs // wide), kernels.THREADS // wide
+        if chunks <= MOST_PARTS * lanes:
+            break
+        each = FEW_PARTS * lanes
+        groups = -(-chunks // each)
+        fewer = parts_for(work, form, groups * outputs)
+        squeeze = kernels.squeeze_kernel(form)
+        launch(work, squeeze, tiles * groups, parts, chunks, outputs, wide, each, fewer)
+        parts, chunks = fewer, groups
+    launch(work, kernels.fold_kernel(form), tiles, parts, chunks, outputs, wide, *finish)

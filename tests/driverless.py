@@ -31,6 +31,7 @@ from numba.cuda.typing.typeof import typeof
 import smoothl1 as sl
 from smoothl1 import (
     cuda_arguments,
+    cuda_boxes,
     cuda_flat,
     cuda_kernels,
     cuda_launch,
@@ -47,7 +48,8 @@ KERNELS = {
     "flat": cuda_flat,
     "sums": cuda_rows,
     "mixed": cuda_rows,
-    **dict.fromkeys(("total", "spread", "fold", "copy"), cuda_kernels),
+    "box": cuda_boxes,
+    **dict.fromkeys(("total", "spread", "fold", "squeeze", "copy"), cuda_kernels),
 }
 
 
@@ -156,7 +158,10 @@ def calls(dtype):
     sl.smooth_l1_grad(row, images, beta=0.3)
     sl.smooth_l1_value_and_grad(row, images, beta=0.3)
     sl.smooth_l1_value_and_grad(images, row, beta=0.3)
-    sl.smooth_l1_value_and_grad(Nowhere((10**6, 1), dtype), many, beta=0.3)
+    column = Nowhere((10**6, 1), dtype)
+    sl.smooth_l1_value_and_grad(column, many, beta=0.3)
+    sl.smooth_l1_value_and_grad(column, many, beta=0.3, axis=0)
+    sl.smooth_l1_value_and_grad(images, row, beta=0.3, axis=(0, 2), wrt="target")
     kept = Nowhere((64, 1, 56, 56), bool)
     everything = {"weight": row, "where": kept, "beta": Nowhere((56,), dtype)}
     sl.smooth_l1_value_and_grad(images, row, **everything)

@@ -15,12 +15,14 @@ import numpy as np
 from numba.cuda.simulator import kernel
 from numba.cuda.simulator.kernelapi import FakeCUDAModule
 
-from smoothl1 import cuda_kernels, cuda_launch, cuda_sums
+from smoothl1 import boxes, cuda_boxes, cuda_kernels, cuda_launch, cuda_sums
 
 cuda_kernels.THREADS = 4
 cuda_launch.LEAST_BLOCKS = 1
 cuda_sums.WARP, cuda_sums.FEW_ROWS, cuda_sums.ROWS_PER_THREAD = 2, 2, 4
 cuda_sums.FLAT_CHUNK = 32  # elements: several blocks for a hundred elements
+cuda_sums.MOST_PARTS, cuda_sums.FEW_PARTS = 2, 1
+boxes.SIDE_BY_SIDE, cuda_boxes.ROOM, cuda_boxes.BANKS = 4, 256, 8  # 10 to 32 elements
 
 
 def fma(module, a, b, c):

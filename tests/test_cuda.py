@@ -16,7 +16,16 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
 
 from numba import cuda as numba_cuda
 
-from smoothl1 import calls, cuda, cuda_arguments, cuda_launch, cuda_sums, devices, views
+from smoothl1 import (
+    calls,
+    cuda,
+    cuda_arguments,
+    cuda_crossing,
+    cuda_launch,
+    cuda_sums,
+    devices,
+    views,
+)
 
 to_device = numba_cuda.to_device
 FUNCTIONS = (sl.smooth_l1_grad, sl.smooth_l1_hess, sl.smooth_l1_loss)
@@ -166,25 +175,42 @@ def test_broadcast_arguments(own, axis, weighted, rng):
 
 
 READ_ONCE = {
-    "rows": ((30, 1), (30, 7)),
-    "columns": ((7,), (30, 7)),
-    "channels": ((5, 1), (4, 5, 6)),
-    "all but channels": ((4, 1, 6), (4, 5, 6)),
-    "long rows": ((3, 1), (3, 150)),
-    "a number": ((), (30, 7)),
+    "rows": ((15, 1), (15, 7), None),
+    "columns": ((7,), (15, 7), None),
+    "channels": ((5, 1), (4, 5, 6), None),
+    "all but channels": ((4, 1, 6), (4, 5, 6), None),
+    "long rows": ((3, 1), (3, 80), None),
+    "a number": ((), (15, 7), None),
+    "rows and columns": ((15, 1), (7,), None),
+    "a number and rows": ((), (15, 1), None),
+    "other parts of three": ((1, 5, 1), (4, 1, 6), None),
+    "columns, a loss for each row": ((7,), (15, 7), 1),
+    "rows, a loss for each column": ((15, 1), (15, 7), 0),
+    "few rows, a loss for each column": ((2, 1), (2, 60), 0),
+    "many rows, a loss for each column": ((60, 1), (60, 2), 0),
+    "channels, a loss for each": ((5, 1, 1), (3, 5, 2, 4), (0, 2, 3)),
+    "channels, a loss for each place": ((5, 1, 1), (3, 5, 2, 4), 1),
+    "rows and columns, a loss for each row": ((15, 1), (7,), 1),
+    "some of the axes of the loss": ((1, 5, 6), (4, 5, 6), (0, 2)),
+    "more than the axes of the loss": ((6,), (4, 5, 6), 0),
+    "a loss for each element": ((7,), (15, 7), ()),
 }
 
 
 @pytest.mark.parametrize(
     ("dtype", "own"),
-    [*(("float32", own) for own in READ_ONCE), ("float64", "channels"), ("float16", "channels")],
+    [
+        *(("float32", own) for own in READ_ONCE),
+        *(("float64", own) for own in ("channels", "channels, a loss for each place")),
+        *(("float16", own) for own in ("channels", "channels, a loss for each place")),
+    ],
 )
-def test_a_loss_of_all_elements_reads_them_once(own, dtype, rng, monkeypatch):
-    """Also where its gradient sums over fewer axes; the loss alone has the same bits."""
-    own, shape = READ_ONCE[own]
+def test_sums_over_other_axes_read_elements_once(own, dtype, rng, monkeypatch):
+    """Losses and gradients come from one pass, and alone have the same bits."""
+    own, shape, axis = READ_ONCE[own]
     x, target = rng.normal(size=own).astype(dtype), rng.normal(size=shape).astype(dtype)
     readers = []
-    for module in (cuda_launch, cuda_sums):
+    for module in (cuda_launch, cuda_sums, cuda_crossing):
 
         def launch(work, kernel, blocks, first, *rest, launch=module.launch):
             readers.append(isinstance(first, tuple) or first.ndim == 1)
@@ -193,7 +219,8 @@ def test_a_loss_of_all_elements_reads_them_once(own, dtype, rng, monkeypatch):
         monkeypatch.setattr(module, "launch", launch)
     for pair, wrt in (((x, target), "x"), ((x, target), "target"), ((target, x), "target")):
         there = tuple(map(to_device, pair))
-        for options in ({"beta": 0.3}, {"beta": 0.3, "reduction": "sum"}):
+        for reduction in ("mean", "sum") if wrt == "x" else ("mean",):
+            options = {"beta": 0.3, "reduction": reduction, "axis": axis}
             readers.clear()
             got = sl.smooth_l1_value_and_grad(*there, wrt=wrt, **options)
             assert sum(readers) == 1
@@ -203,8 +230,42 @@ def test_a_loss_of_all_elements_reads_them_once(own, dtype, rng, monkeypatch):
                 assert (a.shape, a.dtype) == (b.shape, b.dtype)
                 error = 4 * np.finfo(dtype).eps
                 np.testing.assert_allclose(a, b, rtol=error, atol=error * np.abs(b).max())
-            alone = sl.smooth_l1_loss(*there, **options)
-            np.testing.assert_array_equal(alone.copy_to_host(), got[0].copy_to_host())
+            loss = sl.smooth_l1_loss(*there, **options)
+            np.testing.assert_array_equal(loss.copy_to_host(), got[0].copy_to_host())
+            grad = sl.smooth_l1_grad(*there, wrt=wrt, **options)
+            np.testing.assert_array_equal(grad.copy_to_host(), got[1].copy_to_host())
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_sums_over_any_axes(seed):
+    """Operands that lack any axes, losses summed over any, in any memory order."""
+    rng = np.random.default_rng(seed)
+    n = rng.integers(2, 5)
+    shape = rng.integers(1, 7, n)
+    arrays = {
+        name: rng.normal(size=np.where(rng.random(n) < share, 1, shape))
+        for name, share in (("x", 0.5), ("target", 0.3), ("weight", 0.5))
+    }
+    if rng.random() < 0.5:
+        del arrays["weight"]
+    else:
+        arrays["weight"] **= 2
+    arrays["where"] = rng.random(shape) < 0.8
+    arrays["where"].flat[0] = True
+    axis = tuple(a for a in range(n) if rng.random() < 0.5)
+    options = {"beta": 0.7, "axis": axis, "reduction": rng.choice(["mean", "sum"])}
+    reference = Reference(**arrays, **options)
+    order = rng.permutation(n)
+    there = {
+        name: to_device(np.ascontiguousarray(values.transpose(order))).transpose(np.argsort(order))
+        for name, values in arrays.items()
+    }
+    for wrt in ("x", "target"):
+        got = sl.smooth_l1_value_and_grad(**there, **options, wrt=wrt)
+        for a, b in zip(got, (reference.loss(), reference.grad(wrt)), strict=True):
+            np.testing.assert_allclose(a.copy_to_host(), b, rtol=1e-12, atol=1e-13)
+        loss = sl.smooth_l1_loss(**there, **options)
+        np.testing.assert_array_equal(loss.copy_to_host(), got[0].copy_to_host())
 
 
 def test_integers_are_rounded_to_the_type_of_the_floats(rng):

@@ -41,7 +41,7 @@ def kernels(request, assembled):
 
 def test_kernels_of_every_kind_are_there(kernels):
     names = {re.match(r"\w+", kernel["name"]).group() for kernel in kernels}
-    assert names == {"flat", "total", "spread", "sums", "mixed", "fold", "copy"}
+    assert names == {"flat", "total", "spread", "sums", "mixed", "box", "fold", "squeeze", "copy"}
     assert {kernel["wide"] for kernel in kernels} == {True, False}
     assert len(kernels) > 100
 
@@ -68,7 +68,7 @@ def test_float32_elements_need_no_float64(kernels):
     for kernel in kernels:
         if not kernel["wide"]:
             found = re.findall(r"\b(?:mul|div|fma|sub|max|min|rcp)[\w.]*\.f64", kernel["ptx"])
-            is_map = not kernel["name"].startswith(("sums", "mixed", "fold", "copy"))
+            is_map = not kernel["name"].startswith(("sums", "mixed", "box", "fold", "copy"))
             assert len(found) <= (0 if is_map else 6), (kernel["name"], found)
 
 
