@@ -13,7 +13,7 @@ import numpy as np
 from numba import config, cuda
 
 from .boxes import Boxes
-from .cuda_kernels import OPERANDS
+from .cuda_forms import OPERANDS
 from .cuda_work import Work
 from .devices import SIZES, Span
 from .plan import Plan

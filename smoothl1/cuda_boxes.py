@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numba import cuda, float32, float64
 
-from . import cuda_kernels as kernels
+from . import cuda_folds as folds
 from . import cuda_rows as rows
-from .cuda_kernels import Form
+from .cuda_forms import Flags, Form, Sums
 from .cuda_numbers import locate, split_small
+from .cuda_taking import four_of, taker
 
 ROOM = 1 << 15  # bytes of shared memory for elements; 48 KiB hold them and the trees of sums
 BANKS = 32  # of shared memory: one place in so many is left out, so that columns use them all
@@ -96,9 +97,9 @@ def _box_mover(form: Form) -> Any:
 
 
 @cache
-def _putter(form: Form) -> Any:
+def _putter(flags: Flags) -> Any:
     """Function that keeps what is summed of an element."""
-    has_loss, has_weight, has_slope = form.sums()
+    has_loss, has_weight, has_slope = flags
 
     @cuda.jit(device=True)
     def put(kept, place, element):
@@ -115,9 +116,9 @@ def _putter(form: Form) -> Any:
 
 
 @cache
-def _filler(form: Form) -> Any:
+def _filler(form: Form, flags: Flags) -> Any:
     """Function that computes the elements of a box, and keeps zeros for those beyond the end."""
-    four, take, put = kernels.four_of(form), kernels.taker(form), _putter(form)
+    four, take, put = four_of(form), taker(form), _putter(flags)
     zero = np.float64(0.0) if form.wide else np.float32(0.0)
 
     @cuda.jit(device=True)
@@ -142,10 +143,10 @@ def _filler(form: Form) -> Any:
 
 
 @cache
-def _summer(form: Form, direct: bool) -> Any:
+def _summer(sums: Sums, direct: bool) -> Any:
     """Function that sums what is kept over some axes of a box."""
-    has_loss, has_weight, has_slope = form.sums()
-    add, tree, keep = kernels.adder(form), kernels.tree_of(form), rows.keeper(form, direct)
+    flags = has_loss, has_weight, has_slope = sums.flags()
+    add, tree, keep = folds.adder(flags), folds.tree_of(flags), rows.keeper(sums, direct)
 
     @cuda.jit(device=True)
     def one(kept, place):
@@ -156,8 +157,8 @@ def _summer(form: Form, direct: bool) -> Any:
         return loss, slope, share
 
     @cuda.jit(device=True)
-    def sum_up(kept, sums, local_sizes, number, cut):
-        (walk, sizes, geometry), (steps, first_steps, chunk_steps, count), kept_by = sums
+    def sum_up(kept, places, local_sizes, number, cut):
+        (walk, sizes, geometry), (steps, first_steps, chunk_steps, count), kept_by = places
         parts, results, result_sizes, divisor = kept_by
         outers, length, columns, _, wide, lanes = geometry
         deep = cuda.blockDim.x // (wide * lanes)
@@ -186,18 +187,21 @@ def _summer(form: Form, direct: bool) -> Any:
 
 
 @cache
-def box_kernel(form: Form, elements: int, direct: tuple[bool, bool]) -> Any:
+def box_kernel(form: Form, sums: Sums, elements: int, direct: tuple[bool, bool]) -> Any:
     """Make the kernel of boxes of at most so many elements.
 
     Sums of losses and of slopes are finished where they are ``direct``; others go to parts.
     """
-    has_loss, has_weight, has_slope = form.sums()
-    move, fill, number_type = _box_mover(form), _filler(form), float64 if form.wide else float32
-    sum_losses = _summer(form.of_total(), direct[0])
-    sum_slopes = _summer(form.of_slopes(), direct[1])
+    flags = has_loss, _, has_slope = sums.flags()
+    move, fill, number_type = (
+        _box_mover(form),
+        _filler(form, flags),
+        float64 if form.wide else float32,
+    )
+    sum_losses = _summer(sums.of_total(), direct[0])
+    sum_slopes = _summer(sums.of_slopes(), direct[1])
     places = elements + elements // BANKS
-    rooms = [places if has else 1 for has in (has_loss, has_weight, has_slope)]
-    loss_room, weight_room, slope_room = rooms
+    loss_room, weight_room, slope_room = (places if has else 1 for has in flags)
 
     @cuda.jit
     def box(o, outputs, steps, sizes, size, boxes, cut, constants, losses, slopes):

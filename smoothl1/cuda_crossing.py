@@ -22,8 +22,8 @@ from .cuda_arguments import (
     merge,
     result_arguments,
 )
-from .cuda_kernels import Form
-from .cuda_launch import constants_of, form_of, kept_by, launch
+from .cuda_forms import Sums
+from .cuda_launch import constants_of, form_of, launch, sums_of
 from .cuda_sums import block_shape, launch_fold, parts_for, run_sums
 from .cuda_work import Work
 from .devices import Span
@@ -43,24 +43,24 @@ def run_boxes(
     if problem.plan().size == 0:
         _run_empty(work, loss, slope)
         return
-    sums = {
+    summed = {
         problem.live_axes(), problem.broadcast_axes(), problem.swapped().broadcast_axes()
     }  # fmt: skip
     by_weight = loss is not None and problem.is_weighted()
-    stores = kept_by(loss, True), "", kept_by(slope, True)
-    form = form_of(work, (None, slope_out), results=stores, by_weight=by_weight)
-    form = replace(form, large=False)  # positions in a box are small
+    form = replace(form_of(work, (None, slope_out)), large=False)  # positions in a box are small
+    sums = sums_of((loss, None, slope), by_weight)
     elements = cuda_boxes.elements_of(form.wide, problem.is_weighted())
-    boxes = cut(problem.shape, problem.memory, frozenset(sums - {()}), elements)
+    boxes = cut(problem.shape, problem.memory, frozenset(summed - {()}), elements)
     count = None if by_weight else problem.count()
     halves = [
-        _BoxSums.of(work, boxes, form.of_total(), problem.axes, (loss, None, None), count),
-        _BoxSums.of(work, boxes, form.of_slopes(), problem.broadcast_axes(), (None, None, slope)),
+        _BoxSums.of(work, boxes, sums.of_total(), problem.axes, (loss, None, None), count),
+        _BoxSums.of(work, boxes, sums.of_slopes(), problem.broadcast_axes(), (None, None, slope)),
     ]
     arranged = arrange_boxes(work, boxes, (None, slope_out))
-    direct = tuple(half.parts is None for half in halves)
+    losses, slopes = (half.parts is None for half in halves)
+    kept = replace(sums.of_total().kept(losses), slope=sums.of_slopes().kept(slopes).slope)
     launch(
-        work, cuda_boxes.box_kernel(form, elements, direct), arranged.number,
+        work, cuda_boxes.box_kernel(form, kept, elements, (losses, slopes)), arranged.number,
         arranged.operands, arranged.outputs, arranged.steps, arranged.sizes, arranged.size,
         arranged.number, arranged.cut, constants_of(work, form),
         *(half.arguments for half in halves),
@@ -82,7 +82,7 @@ def _run_empty(work: Work, loss: Span | None, slope: Span | None) -> None:
 class _BoxSums:
     """Sums of boxes over some axes: what their kernel takes, and what is left to do after it."""
 
-    form: Form
+    sums: Sums
     arguments: Any
     parts: Any  # None if the kernel finishes them
     chunks: int
@@ -94,18 +94,18 @@ class _BoxSums:
         cls,
         work: Work,
         boxes: Boxes,
-        form: Form,
+        sums: Sums,
         axes: tuple[int, ...],
         results: tuple[Span | None, Span | None, Span | None],
         divisor: float | None = None,
     ) -> _BoxSums:
         """Describe how they are made; nothing if there is nowhere to put them."""
-        if not any(form.sums()):
-            return cls(form, 0, None, 1, 0, ())
+        if not any(sums.flags()):
+            return cls(sums, 0, None, 1, 0, ())
         plan, box_plan = work.problem.plan(axes, keepdims=True), boxes.box_plan(axes)
         finish = *result_arguments(plan, results), 1.0 if divisor is None else divisor
         chunks = boxes.chunks(axes)
-        parts = parts_for(work, form, chunks * plan.outputs) if chunks > 1 else None
+        parts = parts_for(work, sums.flags(), chunks * plan.outputs) if chunks > 1 else None
         places = boxes.places()
         order = [a for a in box_plan.order if a in places]
         sizes, (walk,) = merge([box_plan.shape[a] for a in order], [[places[a] for a in order]])
@@ -116,9 +116,9 @@ class _BoxSums:
              plan.outputs),
             (0 if parts is None else parts, *finish),
         )  # fmt: skip
-        return cls(form, arguments, parts, chunks, plan.outputs, finish)
+        return cls(sums, arguments, parts, chunks, plan.outputs, finish)
 
     def fold(self, work: Work) -> None:
         """Add up the parts."""
         if self.parts is not None:
-            launch_fold(work, self.form, self.parts, self.chunks, self.outputs, self.finish)
+            launch_fold(work, self.sums, self.parts, self.chunks, self.outputs, self.finish)

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numba import cuda, float32, float64, uint32
 
-from . import cuda_kernels as kernels
+from . import cuda_folds as folds
 from . import cuda_numbers as numbers
+from .cuda_forms import Form
+from .cuda_taking import element_of
 
 # How numbers of a type travel 16 bytes at a time: how many they are, in how
 # many slots of which type, and how one is taken from there and put there.
@@ -70,7 +72,7 @@ def _item_writer(name: str) -> Any:
 
 
 @cache
-def flat_kernel(form: kernels.Form, dtype: str) -> Any:
+def flat_kernel(form: Form, has_sum: bool, dtype: str) -> Any:
     """Make the kernel of operands that lie side by side, all of one type.
 
     Each thread has two vectors of both operands on their way at a time. The
@@ -79,11 +81,11 @@ def flat_kernel(form: kernels.Form, dtype: str) -> Any:
     count, slots, kind, item, _, _ = VECTORS[dtype]
     write_losses, write_slopes = (_vector_writer(name, dtype) for name in form.writes)
     write_loss, write_slope = (_item_writer(name) for name in form.writes)
-    element, convert, copy16 = form.element(), getattr(numbers, form.reads[0]), numbers.copy16
+    element, convert, copy16 = element_of(form), getattr(numbers, form.reads[0]), numbers.copy16
     huber, curvature = form.huber or None, form.curvature or None
     number = float64 if form.wide else float32
-    has_sum, tree, store = bool(form.results[0]), kernels.tree_of(form), kernels.part_store(form)
-    threads = kernels.THREADS
+    flags, threads = (has_sum, False, False), folds.THREADS
+    tree, store = folds.tree_of(flags), folds.part_store(flags)
 
     @cuda.jit(device=True)
     def compute(x, target, constants):

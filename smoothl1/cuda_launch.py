@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cuda_flat
+from . import cuda_flat, cuda_folds
 from . import cuda_kernels as kernels
 from .cuda_arguments import (
     SMALL,
@@ -24,7 +24,7 @@ from .cuda_arguments import (
     operand,
 )
 from .cuda_flat import VECTORS
-from .cuda_kernels import OPERANDS, Form
+from .cuda_forms import OPERANDS, Form, Sums
 from .cuda_work import PAIRED, Work
 from .devices import SIZES, Span
 from .plan import Plan
@@ -94,7 +94,7 @@ def kept_by(span: Span | None, wide: bool) -> str:
     return (plain | (broad if wide else narrow))[span.dtype]
 
 
-def form_of(work: Work, outputs: Sequence[Span | None], **options: Any) -> Form:
+def form_of(work: Work, outputs: Sequence[Span | None]) -> Form:
     """Form of a kernel that reads the operands and writes these elementwise outputs."""
     wide = is_wide(work)
     reads = tuple(
@@ -105,8 +105,14 @@ def form_of(work: Work, outputs: Sequence[Span | None], **options: Any) -> Form:
     large = work.problem.plan().size >= SMALL
     return Form(
         reads, writes, wide=wide, large=large, huber=work.huber, curvature=work.curvature,
-        coarse=SIZES[work.problem.dtype.name] == 2, **options,
+        coarse="x" in work.operands and SIZES[work.problem.dtype.name] == 2,
     )  # fmt: skip
+
+
+def sums_of(results: Sequence[Span | None], by_weight: bool = False) -> Sums:
+    """Sums of losses, weights and slopes that are stored in these places."""
+    loss, weight, slope = (kept_by(span, True) for span in results)
+    return Sums(loss, weight, slope, by_weight)
 
 
 # Launches.
@@ -120,11 +126,11 @@ def run_map(work: Work, loss: Span | None, slope: Span | None) -> None:
     form = form_of(work, (loss, slope))
     dtype = flat_type(work, plan, (loss, slope))
     if dtype is not None:
-        chunk = 2 * kernels.THREADS * VECTORS[dtype][0]
+        chunk = 2 * cuda_folds.THREADS * VECTORS[dtype][0]
         launch_flat(work, form, dtype, plan, (loss, slope), chunk, None)
         return
     arranged = arrange(work, plan, (loss, slope))
-    blocks = -(-plan.size // (kernels.SIDE_BY_SIDE * kernels.THREADS))
+    blocks = -(-plan.size // (kernels.SIDE_BY_SIDE * cuda_folds.THREADS))
     launch(
         work, kernels.spread_kernel(form), blocks,
         arranged.operands, arranged.outputs, arranged.sizes, plan.size, constants_of(work, form),
@@ -140,7 +146,7 @@ def run_copy(work: Work, source: Span, target: Span) -> None:
     kernel = kernels.copy_kernel(read, kept_by(target, wide), size >= SMALL)
     if size > 0:
         launch(
-            work, kernel, -(-size // kernels.THREADS),
+            work, kernel, -(-size // cuda_folds.THREADS),
             operand(source, strides[0]), operand(target, strides[1]),
             tuple(divider(n, size) for n in merged), size,
         )  # fmt: skip
@@ -148,7 +154,7 @@ def run_copy(work: Work, source: Span, target: Span) -> None:
 
 def launch(work: Work, kernel: Any, blocks: int, *arguments: Any) -> None:
     """Launch a kernel; blocks too many find nothing to do, and spare numba a warning."""
-    kernel[max(blocks, LEAST_BLOCKS), kernels.THREADS, work.stream](*arguments)
+    kernel[max(blocks, LEAST_BLOCKS), cuda_folds.THREADS, work.stream](*arguments)
 
 
 def flat_type(work: Work, plan: Plan, outputs: Sequence[Span | None]) -> str | None:
@@ -182,7 +188,7 @@ def launch_flat(
         for s in spans
     )
     launch(
-        work, cuda_flat.flat_kernel(form, dtype), -(-plan.size // chunk),
+        work, cuda_flat.flat_kernel(form, parts is not None, dtype), -(-plan.size // chunk),
         words[0], words[1], tuple(words[2:]), items, plan.size, chunk // count,
         constants_of(work, form), 0 if parts is None else parts,
     )  # fmt: skip

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from . import cuda_kernels as kernels
-from .cuda_kernels import Form
+from . import cuda_folds as folds
+from .cuda_forms import Flags, Form, Sums
+from .cuda_taking import four_of, taker
 
 
 @cuda.jit(device=True)
@@ -35,9 +36,9 @@ def _has_rows(column, outer, chunk, geometry):
 
 
 @cache
-def _row_adder(form: Form) -> Any:
+def _row_adder(form: Form, flags: Flags) -> Any:
     """Function that adds the rows of a thread to its sums."""
-    four, take, add = kernels.four_of(form), kernels.taker(form), kernels.adder(form)
+    four, take, add = four_of(form), taker(form), folds.adder(flags)
 
     @cuda.jit(device=True)
     def add_rows(total, o, outputs, sizes, constants, geometry, column, lane, outer, chunk):
@@ -59,9 +60,9 @@ def _row_adder(form: Form) -> Any:
 
 
 @cache
-def keeper(form: Form, direct: bool) -> Any:
+def keeper(sums: Sums, direct: bool) -> Any:
     """Function that finishes the sums of an output, or puts those of a chunk into ``parts``."""
-    finish, store = kernels.finisher(form), kernels.part_store(form)
+    finish, store = folds.finisher(sums), folds.part_store(sums.flags())
 
     @cuda.jit(device=True)
     def keep(parts, chunk, count, results, sizes, output, sums, divisor):
@@ -75,12 +76,13 @@ def keeper(form: Form, direct: bool) -> Any:
 
 
 @cache
-def sums_kernel(form: Form, direct: bool) -> Any:
+def sums_kernel(form: Form, sums: Sums, direct: bool) -> Any:
     """Make the kernel of sums over rows; direct ones are finished, others go to ``parts``."""
-    add_rows, tree, keep = _row_adder(form), kernels.tree_of(form), keeper(form, direct)
+    add_rows, tree = _row_adder(form, sums.flags()), folds.tree_of(sums.flags())
+    keep = keeper(sums, direct)
 
     @cuda.jit
-    def sums(o, outputs, sizes, constants, geometry, parts, results, result_sizes, divisor):
+    def sums_of_rows(o, outputs, sizes, constants, geometry, parts, results, result_sizes, divisor):
         column, lane, outer, chunk = place(cuda.threadIdx.x, cuda.blockIdx.x, geometry)
         outers, _, columns, _, wide, lanes = geometry
         total, valid = (0.0, 0.0, 0.0), _has_rows(column, outer, chunk, geometry)
@@ -93,20 +95,20 @@ def sums_kernel(form: Form, direct: bool) -> Any:
             output, count = outer * columns + column, outers * columns
             keep(parts, chunk, count, results, result_sizes, output, total, divisor)
 
-    return sums
+    return sums_of_rows
 
 
 @cache
-def mixed_kernel(form: Form, direct: bool) -> Any:
+def mixed_kernel(form: Form, sums: Sums, direct: bool) -> Any:
     """Make the kernel of the sum of all losses, and of sums of slopes over rows.
 
     A block takes ``repeat`` places one after the other, and puts its losses into ``totals``.
     Slopes are finished or go to ``parts``, as in `sums_kernel`.
     """
-    of_total, of_slopes = form.of_total(), form.of_slopes()
-    add_rows, keep = _row_adder(form), keeper(of_slopes, direct)
-    total_tree, tree = kernels.tree_of(of_total), kernels.tree_of(of_slopes)
-    store, has_slopes, threads = kernels.part_store(of_total), form.sums()[2], kernels.THREADS
+    of_total, of_slopes = sums.of_total().flags(), sums.of_slopes().flags()
+    add_rows, keep = _row_adder(form, sums.flags()), keeper(sums.of_slopes(), direct)
+    total_tree, tree = folds.tree_of(of_total), folds.tree_of(of_slopes)
+    store, has_slopes, threads = folds.part_store(of_total), of_slopes[2], folds.THREADS
 
     @cuda.jit
     def mixed(o, outputs, sizes, constants, geometry, repeat, totals, parts, results, result_sizes):

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from . import cuda_folds as folds
 from . import cuda_kernels as kernels
 from . import cuda_rows
 from .cuda_arguments import arrange, device_array, result_arguments
 from .cuda_flat import VECTORS
-from .cuda_kernels import Form
-from .cuda_launch import constants_of, flat_type, form_of, kept_by, launch, launch_flat
+from .cuda_forms import Flags, Form, Sums
+from .cuda_launch import constants_of, flat_type, form_of, launch, launch_flat, sums_of
 from .cuda_work import Work
 from .devices import Span
 from .plan import Plan
@@ -43,24 +44,24 @@ def run_sums(
     if loss is None and slope is None:
         work = work.of_weights()
     results, outputs = (loss, weight, slope), (loss_out, slope_out)
-    stores = tuple(kept_by(span, True) for span in results)
     by_weight = loss is not None and work.problem.is_weighted()
-    form = form_of(work, outputs, results=stores, by_weight=by_weight)
+    form, sums = form_of(work, outputs), sums_of(results, by_weight)
     count = None if loss is None or by_weight else work.problem.count()
     finish = *result_arguments(plan, results), 1.0 if count is None else count
     if plan.outputs == 1 and plan.size > 0:
-        _run_total(work, plan, form, outputs, finish)
+        _run_total(work, plan, form, sums, outputs, finish)
         return
     shape = block_shape(plan)
-    parts = parts_for(work, form, shape.chunks * plan.outputs) if shape.chunks > 1 else None
+    direct = shape.chunks == 1
+    parts = 0 if direct else parts_for(work, sums.flags(), shape.chunks * plan.outputs)
     arranged, constants = arrange(work, plan, outputs), constants_of(work, form)
     launch(
-        work, cuda_rows.sums_kernel(form, parts is None), shape.blocks,
+        work, cuda_rows.sums_kernel(form, sums.kept(direct), direct), shape.blocks,
         arranged.operands, arranged.outputs, arranged.sizes, constants, shape.geometry,
-        0 if parts is None else parts, *finish,
+        parts, *finish,
     )  # fmt: skip
-    if parts is not None:
-        launch_fold(work, form, parts, shape.chunks, plan.outputs, finish)
+    if not direct:
+        launch_fold(work, sums, parts, shape.chunks, plan.outputs, finish)
 
 
 def run_mixed(
@@ -68,35 +69,36 @@ def run_mixed(
 ) -> None:
     """Sum of all losses by the rows of a plan, and sums of slopes over them or each slope."""
     by_weight, total = work.problem.is_weighted(), work.problem.plan()
-    stores = kept_by(loss, True), "", kept_by(slope, True)
-    form = form_of(work, (None, slope_out), results=stores, by_weight=by_weight)
+    form, sums = form_of(work, (None, slope_out)), sums_of((loss, None, slope), by_weight)
     shape = block_shape(plan)
     repeat = max(1, FLAT_CHUNK // shape.elements)
     blocks = -(-shape.blocks // repeat)
-    of_total, of_slopes = form.of_total(), form.of_slopes()
-    totals, chunks = parts_for(work, of_total, blocks), shape.chunks
-    parts = parts_for(work, of_slopes, chunks * plan.outputs) if slope and chunks > 1 else None
+    of_total, of_slopes, direct = sums.of_total(), sums.of_slopes(), shape.chunks == 1
+    totals = parts_for(work, of_total.flags(), blocks)
+    with_parts = slope is not None and not direct
+    parts = parts_for(work, of_slopes.flags(), shape.chunks * plan.outputs) if with_parts else 0
     arranged = arrange(work, plan, (None, slope_out))
     slopes = result_arguments(plan, (None, None, slope))
     launch(
-        work, cuda_rows.mixed_kernel(form, parts is None), blocks,
+        work, cuda_rows.mixed_kernel(form, sums.kept(direct), direct), blocks,
         arranged.operands, arranged.outputs, arranged.sizes, constants_of(work, form),
-        shape.geometry, repeat, totals, 0 if parts is None else parts, *slopes,
+        shape.geometry, repeat, totals, parts, *slopes,
     )  # fmt: skip
     count = None if by_weight else work.problem.count()
     finish = *result_arguments(total, (loss, None, None)), 1.0 if count is None else count
     launch_fold(work, of_total, totals, blocks, 1, finish)
-    if parts is not None:
-        launch_fold(work, of_slopes, parts, chunks, plan.outputs, (*slopes, 1.0))
+    if with_parts:
+        launch_fold(work, of_slopes, parts, shape.chunks, plan.outputs, (*slopes, 1.0))
 
 
 def _run_total(
-    work: Work, plan: Plan, form: Form, outputs: Sequence[Span | None], finish: tuple[Any, ...]
-) -> None:
+    work: Work, plan: Plan, form: Form, sums: Sums, outputs: Sequence[Span | None],
+    finish: tuple[Any, ...],
+) -> None:  # fmt: skip
     """Sums over all elements."""
-    blocks = -(-plan.size // FLAT_CHUNK)
-    parts = parts_for(work, form, blocks)
-    dtype = flat_type(work, plan, outputs) if form.sums() == (True, False, False) else None
+    blocks, flags = -(-plan.size // FLAT_CHUNK), sums.flags()
+    parts = parts_for(work, flags, blocks)
+    dtype = flat_type(work, plan, outputs) if flags == (True, False, False) else None
     if dtype is not None:
         launch_flat(work, form, dtype, plan, outputs, FLAT_CHUNK, parts)
     else:
@@ -104,11 +106,11 @@ def _run_total(
         first = work.operands.get("x")
         count = VECTORS[first.dtype][0] if first is not None and first.dtype in VECTORS else 4
         launch(
-            work, kernels.total_kernel(form, count), blocks,
+            work, kernels.total_kernel(form, flags, count), blocks,
             arranged.operands, arranged.outputs, arranged.sizes, plan.size, FLAT_CHUNK // count,
             constants_of(work, form), parts,
         )  # fmt: skip
-    launch_fold(work, form, parts, blocks, 1, finish)
+    launch_fold(work, sums, parts, blocks, 1, finish)
 
 
 def block_shape(plan: Plan) -> SimpleNamespace:
@@ -116,7 +118,7 @@ def block_shape(plan: Plan) -> SimpleNamespace:
 
     It follows from the plan and from constants, and so do the bits of the sums.
     """
-    threads = kernels.THREADS
+    threads = folds.THREADS
     wide = min(_power(plan.columns), WARP if plan.rows > FEW_ROWS else threads)
     lanes = min(threads // wide, _power(-(-plan.rows // FEW_ROWS)))
     wide = min(_power(plan.columns), threads // lanes)
@@ -139,26 +141,26 @@ def _power(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def parts_for(work: Work, form: Form, places: int) -> Any:
-    """Float64 memory for partial sums, in the rows that the form says."""
-    shape = sum(form.sums()), places
+def parts_for(work: Work, flags: Flags, places: int) -> Any:
+    """Float64 memory for partial sums, in the rows of `rows_of`."""
+    shape = sum(flags), places
     span = work.room(shape, "float64")
     return device_array(span.address, shape, "<f8", span.owner)
 
 
 def launch_fold(
-    work: Work, form: Form, parts: Any, chunks: int, outputs: int, finish: tuple[Any, ...]
+    work: Work, sums: Sums, parts: Any, chunks: int, outputs: int, finish: tuple[Any, ...]
 ) -> None:
     """Add up the parts of each output, its threads side by side if it has many."""
     while True:
-        wide = min(_power(outputs), max(kernels.THREADS // _power(chunks), WARP))
-        tiles, lanes = -(-outputs // wide), kernels.THREADS // wide
+        wide = min(_power(outputs), max(folds.THREADS // _power(chunks), WARP))
+        tiles, lanes = -(-outputs // wide), folds.THREADS // wide
         if chunks <= MOST_PARTS * lanes:
             break
         each = FEW_PARTS * lanes
         groups = -(-chunks // each)
-        fewer = parts_for(work, form, groups * outputs)
-        squeeze = kernels.squeeze_kernel(form)
+        fewer = parts_for(work, sums.flags(), groups * outputs)
+        squeeze = folds.squeeze_kernel(sums.flags())
         launch(work, squeeze, tiles * groups, parts, chunks, outputs, wide, each, fewer)
         parts, chunks = fewer, groups
-    launch(work, kernels.fold_kernel(form), tiles, parts, chunks, outputs, wide, *finish)
+    launch(work, folds.fold_kernel(sums), tiles, parts, chunks, outputs, wide, *finish)

@@ -62,7 +62,7 @@ class Work:
     def of_weights(self) -> Work:
         """Only what weights are summed of."""
         kept = {n: span for n, span in self.operands.items() if n in {"weight", "where"}}
-        return replace(self, operands=kept)
+        return replace(self, operands=kept, huber=False, curvature=False)
 
     def room(self, shape: tuple[int, ...], dtype: str) -> Span:
         """New memory for results that calls do not return."""

@@ -33,6 +33,8 @@ from smoothl1 import (
     cuda_arguments,
     cuda_boxes,
     cuda_flat,
+    cuda_folds,
+    cuda_forms,
     cuda_kernels,
     cuda_launch,
     cuda_rows,
@@ -49,7 +51,8 @@ KERNELS = {
     "sums": cuda_rows,
     "mixed": cuda_rows,
     "box": cuda_boxes,
-    **dict.fromkeys(("total", "spread", "fold", "squeeze", "copy"), cuda_kernels),
+    **dict.fromkeys(("fold", "squeeze"), cuda_folds),
+    **dict.fromkeys(("total", "spread", "copy"), cuda_kernels),
 }
 
 
@@ -195,11 +198,8 @@ def main():
     for capability, (key, library) in itertools.product(CAPABILITIES, compiled.items()):
         name, form, _ = key
         ptx = library.get_asm_str(cc=capability)
-        form = (
-            form
-            if isinstance(form, cuda_kernels.Form)
-            else cuda_kernels.Form(("", "", "", "", "", "", ""))
-        )
+        if not isinstance(form, cuda_forms.Form):
+            form = cuda_forms.Form(("",) * len(cuda_forms.OPERANDS))
         code, log = assemble(ptx, capability)
         found = re.findall(r"(\d+) registers|(\d+) bytes stack|(\d+) bytes spill", log)
         line = {"capability": capability, "name": name, "reads": form.reads,

@@ -15,9 +15,9 @@ import numpy as np
 from numba.cuda.simulator import kernel
 from numba.cuda.simulator.kernelapi import FakeCUDAModule
 
-from smoothl1 import boxes, cuda_boxes, cuda_kernels, cuda_launch, cuda_sums
+from smoothl1 import boxes, cuda_boxes, cuda_folds, cuda_launch, cuda_sums
 
-cuda_kernels.THREADS = 4
+cuda_folds.THREADS = 4
 cuda_launch.LEAST_BLOCKS = 1
 cuda_sums.WARP, cuda_sums.FEW_ROWS, cuda_sums.ROWS_PER_THREAD = 2, 2, 4
 cuda_sums.FLAT_CHUNK = 32  # elements: several blocks for a hundred elements
