@@ -134,7 +134,7 @@ def test_memory_for_sums_goes_back(gpu, operands, monkeypatch):
         raise RuntimeError("no launch")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cuda_sums, "_launch_fold", fail)
+        patch.setattr(cuda_sums, "launch_fold", fail)
         with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="no launch"):
             sl.smooth_l1_loss(x, target, beta=0.7).block_until_ready()
     assert not gpu.rooms
