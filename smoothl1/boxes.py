@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .plan import Plan, make_plan
+from .plan import Plan
 
 SIDE_BY_SIDE = 32  # elements in memory that a box holds at least: 64 bytes of 16 bits each
 
@@ -37,16 +37,26 @@ class Boxes:
         """Numbers of boxes along the axes."""
         return tuple(_ceil(n, side) for n, side in zip(self.sizes, self.sides, strict=True))
 
-    def places(self) -> dict[int, int]:
+    def places(self) -> tuple[int, ...]:
         """Steps of the axes from one element of a box to the next, in the order of memory."""
-        return dict(zip(self.axes, _steps(self.sides), strict=True))
+        return _steps(self.sides)
 
-    def box_plan(self, axes: tuple[int, ...]) -> Plan:
-        """Plan of sums over some axes of one box."""
-        shape = [1] * len(self.shape)
-        for axis, side in zip(self.axes, self.sides, strict=True):
-            shape[axis] = side
-        return make_plan(tuple(shape), axes, True, self.axes)
+    def near(self, values: Sequence[int]) -> tuple[int, ...]:
+        """Of one value for each axis, those of axes along which a box is longer than 1."""
+        return tuple(v for v, side in zip(values, self.sides, strict=True) if side > 1)
+
+    def far(self, values: Sequence[int]) -> tuple[int, ...]:
+        """Of one value for each axis, those of axes along which there are several boxes."""
+        return tuple(v for v, count in zip(values, self.counts, strict=True) if count > 1)
+
+    def line(self) -> int:
+        """Elements of a box that follow each other in the memory of x."""
+        length = 1
+        for side, n in zip(reversed(self.sides), reversed(self.sizes), strict=True):
+            length *= side
+            if side < n:
+                break
+        return length
 
     def chunks(self, axes: tuple[int, ...]) -> int:
         """Number of boxes that a sum over these axes passes through."""

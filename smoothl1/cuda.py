@@ -20,7 +20,7 @@ from typing import Any
 from numba import cuda
 
 from .calls import Call, Wanted
-from .cuda_crossing import run_boxes
+from .cuda_crossing import pays, run_boxes
 from .cuda_launch import is_wide, run_copy, run_map
 from .cuda_sums import run_mixed, run_sums
 from .cuda_work import Work
@@ -55,20 +55,13 @@ def _loss(work: Work, call: Call) -> Any:
 def _run_loss(
     work: Work, loss: Span, slope: Span | None = None, slope_out: Span | None = None
 ) -> None:
-    """Sums of losses, and sums of slopes along which x is broadcast, or each slope."""
+    """Sums of losses, and sums of slopes over the axes of `_summed_first` or each slope."""
     problem, loss = work.problem, work.result_axes(loss)
     first = _summed_first(problem)
     if first:
         run_mixed(work, problem.plan(first, keepdims=True), loss, slope, slope_out)
-    elif _crosses(problem):
-        run_boxes(work, loss, slope, slope_out)
     else:
         run_sums(work, problem.plan(), loss=loss, slope=slope, slope_out=slope_out)
-
-
-def _broadcast_axes(problem: Problem) -> set[tuple[int, ...]]:
-    """Axes that x, or target, is broadcast along, and gradients are summed over."""
-    return {problem.broadcast_axes(), problem.swapped().broadcast_axes()} - {()}
 
 
 def _summed_first(problem: Problem) -> tuple[int, ...]:
@@ -76,21 +69,12 @@ def _summed_first(problem: Problem) -> tuple[int, ...]:
 
     It takes them also where no gradient is wanted, so that the loss has the same bits.
     """
-    axes = _broadcast_axes(problem)
-    if len(axes) != 1 or problem.plan().outputs != 1 or problem.plan().size == 0:
+    live = problem.live_axes()
+    if problem.plan().outputs != 1 or problem.plan().size == 0:
         return ()
-    return next(iter(axes - {problem.live_axes()}), ())
-
-
-def _crosses(problem: Problem) -> bool:
-    """Whether a gradient may be summed over other axes than the loss, and neither comes first.
-
-    All sums of such a problem are made in boxes, so that they have the same bits in all calls.
-    """
-    axes = _broadcast_axes(problem)
-    if problem.reduction is Reduction.NONE or _summed_first(problem):
-        return False
-    return bool(axes - {problem.live_axes()})
+    own, other = problem.broadcast_axes(), problem.swapped().broadcast_axes()
+    axes = own or other
+    return () if axes == live or (own and other and own != other) else axes
 
 
 def _slope(work: Work, call: Call) -> Any:
@@ -104,13 +88,10 @@ def _slope(work: Work, call: Call) -> Any:
 
 
 def _run_slope(work: Work, grad: Span, summed: tuple[int, ...]) -> None:
-    grad = _padded(work, grad)
-    if not summed:
-        run_map(work, None, grad)
-    elif _crosses(work.problem):
-        run_boxes(work, slope=grad)
+    if summed:
+        run_sums(work, work.problem.plan(summed, keepdims=True), slope=_padded(work, grad))
     else:
-        run_sums(work, work.problem.plan(summed, keepdims=True), slope=grad)
+        run_map(work, None, _padded(work, grad))
 
 
 def _value_and_grad(work: Work, call: Call) -> tuple[Any, Any]:
@@ -127,10 +108,15 @@ def _value_and_grad(work: Work, call: Call) -> tuple[Any, Any]:
         run_sums(work, plan, slope=grad, loss_out=values.span)
     else:
         _divide(work)
-        if summed:
-            _run_loss(work, values.span, slope=grad)
-        else:
+        if not summed:
             _run_loss(work, values.span, slope_out=grad)
+        elif summed in (problem.live_axes(), _summed_first(problem)):
+            _run_loss(work, values.span, slope=grad)
+        elif pays(work):
+            run_boxes(work, work.result_axes(values.span), grad)
+        else:
+            _run_loss(work, values.span)
+            _run_slope(work, grads.span, summed)
     return values.finish(), grads.finish()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -18,22 +18,22 @@ from .cuda_work import Work
 from .devices import SIZES, Span
 from .plan import Plan
 
-SMALL = 1 << 31  # positions below which multiplication divides
+SMALL = 1 << 31  # positions below which 32 bits do
 ITEM_TYPES = {"bfloat16": "<u2", "bool": "|u1"}  # how kernels see what numba does not know
 
 
-def arrange(work: Work, plan: Plan, outputs: Sequence[Span | None]) -> SimpleNamespace:
+def arrange(work: Work, plan: Plan, outputs: Sequence[Span | None], large: bool) -> SimpleNamespace:
     """Operands and outputs with common axes, as few as describe them all."""
     spans = [work.operands.get(name) for name in OPERANDS]
     spans += [None if span is None else span.broadcast(plan.shape) for span in outputs]
     present = [span for span in spans if span is not None]
     sizes, strides = merged_axes(plan, present)
     steps = iter(strides)
-    arguments = [0 if span is None else operand(span, next(steps)) for span in spans]
+    arguments = [0 if span is None else operand(span, next(steps), large) for span in spans]
     return SimpleNamespace(
         operands=tuple(arguments[: len(OPERANDS)]),
         outputs=tuple(arguments[len(OPERANDS) :]),
-        sizes=tuple(divider(n, plan.size) for n in sizes),
+        sizes=tuple(divider(n, large) for n in sizes),
     )
 
 
@@ -71,31 +71,32 @@ def arrange_boxes(work: Work, boxes: Boxes, outputs: Sequence[Span | None]) -> S
     steps: list[Any] = []
     for span in spans:
         own = () if span is None else tuple(span.strides[a] for a in boxes.axes)
-        arguments.append(0 if span is None else operand(span, box_steps(boxes, own)))
-        steps.append(0 if span is None else local_steps(boxes, own))
+        arguments.append(0 if span is None else operand(span, far_steps(boxes, own), False))
+        steps.append(0 if span is None else near_steps(boxes, own))
     return SimpleNamespace(
         operands=tuple(arguments[: len(OPERANDS)]),
         outputs=tuple(arguments[len(OPERANDS) :]),
         steps=tuple(steps),
-        sizes=tuple(divider(n, 0) for n in local_steps(boxes, boxes.sides, 1)),
+        sizes=tuple(divider(n, False) for n in boxes.near(boxes.sides) or (1,)),
+        counts=tuple(divider(n, False) for n in boxes.far(boxes.counts) or (1,)),
         size=math.prod(boxes.sides),
         number=math.prod(boxes.counts),
         cut=(
-            tuple(divider(n, 0) for n in boxes.sides),
-            tuple(divider(n, 0) for n in boxes.counts),
-            boxes.sizes,
+            tuple(divider(n, False) for n in boxes.sides),
+            tuple(divider(n, False) for n in boxes.counts),
+            integers(boxes.sizes),
         ),
     )
 
 
-def box_steps(boxes: Boxes, steps: Sequence[int]) -> tuple[int, ...]:
+def far_steps(boxes: Boxes, steps: Sequence[int]) -> tuple[int, ...]:
     """Steps from box to box of what has these steps from element to element."""
-    return tuple(side * step for side, step in zip(boxes.sides, steps, strict=True))
+    return boxes.far([side * step for side, step in zip(boxes.sides, steps, strict=True)]) or (0,)
 
 
-def local_steps(boxes: Boxes, steps: Sequence[int], none: int = 0) -> tuple[int, ...]:
-    """Of one number for each axis, those for axes along which a box is longer than 1."""
-    return tuple(n for n, side in zip(steps, boxes.sides, strict=True) if side > 1) or (none,)
+def near_steps(boxes: Boxes, steps: Sequence[int]) -> tuple[Any, ...]:
+    """Steps inside of a box of what has these steps from element to element."""
+    return integers(boxes.near(steps) or (0,))
 
 
 def result_arguments(plan: Plan, results: Sequence[Span | None]) -> tuple[Any, Any]:
@@ -104,27 +105,40 @@ def result_arguments(plan: Plan, results: Sequence[Span | None]) -> tuple[Any, A
     sizes = [plan.shape[a] for a in plan.kept]
     merged, strides = merge(sizes, [[span.strides[a] for a in plan.kept] for span in present])
     steps = iter(strides)
-    arguments = tuple(0 if span is None else operand(span, next(steps)) for span in results)
-    return arguments, tuple(divider(n, SMALL) for n in merged)
+    arguments = tuple(0 if span is None else operand(span, next(steps), True) for span in results)
+    return arguments, tuple(divider(n, True) for n in merged)
 
 
 @lru_cache(maxsize=4096)
-def divider(n: int, size: int) -> tuple[int, int, int]:
-    """A size, and the factor and shift that divide any position below 2**31 by it.
+def divider(n: int, large: bool) -> tuple[Any, Any, Any]:
+    """A size, and the factor and shift by which `cuda_numbers.split` divides positions.
 
-    They are 0 if there are more positions: kernels then divide by the size itself.
+    Those that are large are divided by the size itself.
     """
-    if size >= SMALL or n == 0:
-        return n, 0, 0
+    if large or n == 0:
+        return integers((n, 0, 0), large)
     shift = (n - 1).bit_length()
-    return n, (1 << (31 + shift)) // n + 1, 31 + shift
+    return integers((n, -(-(1 << (31 + shift)) // n), shift), large)
 
 
-def operand(span: Span, strides: tuple[int, ...]) -> tuple[Any, int, tuple[int, ...]]:
+def is_large(size: int, spans: Iterable[Span | None]) -> bool:
+    """Whether positions, or places in memory, need more than 31 bits."""
+    reaches = (span.reach() for span in spans if span is not None)
+    return size > SMALL or any(high - low >= SMALL for low, high in reaches)
+
+
+def operand(span: Span, strides: tuple[int, ...], large: bool) -> tuple[Any, Any, tuple[Any, ...]]:
     """Memory of a span from its lowest element on, the place of its first one, and its steps."""
     low, high = span.reach()
     address = span.address + low * SIZES[span.dtype]
-    return device_array(address, (high - low + 1,), item_type(span), span.owner), -low, strides
+    array = device_array(address, (high - low + 1,), item_type(span), span.owner)
+    first, *steps = integers((-low, *strides), large)
+    return array, first, tuple(steps)
+
+
+def integers(numbers: tuple[int, ...], large: bool = False) -> tuple[Any, ...]:
+    """Numbers of 32 bits, unless they are large: of others, compilers compute all 64."""
+    return numbers if large else tuple(np.uint32(n & 0xFFFFFFFF) for n in numbers)
 
 
 def item_type(span: Span) -> str:

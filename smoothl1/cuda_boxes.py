@@ -16,17 +16,22 @@ from numba import cuda, float32, float64
 from . import cuda_folds as folds
 from . import cuda_rows as rows
 from .cuda_forms import Flags, Form, Sums
-from .cuda_numbers import locate, split_small
+from .cuda_numbers import locate_small, low, minus, plus, split, times
 from .cuda_taking import four_of, taker
 
 ROOM = 1 << 15  # bytes of shared memory for elements; 48 KiB hold them and the trees of sums
-BANKS = 32  # of shared memory: one place in so many is left out, so that columns use them all
+BANKS = 5  # there are 2**5 of shared memory
 
 
 def elements_of(wide: bool, weighted: bool) -> int:
     """Most elements of a box, a power of two."""
     bytes_of_one = (8 if wide else 4) * (3 if weighted else 2)
     return 1 << (ROOM // bytes_of_one).bit_length() - 1
+
+
+def gap_of(line: int) -> int:
+    """One place is left out of 2**gap in shared memory, so that lines begin in other banks."""
+    return max(BANKS, line.bit_length() - 1)
 
 
 @cuda.jit(device=True)
@@ -36,23 +41,24 @@ def _is_inside(place, number, cut):
     inside = True
     for back in range(len(sizes)):
         axis = len(sizes) - 1 - back
-        rest, more = split_small(place, sides[axis]), split_small(number, counts[axis])
-        first = (number - more * counts[axis][0]) * sides[axis][0]
-        inside = inside and first + (place - rest * sides[axis][0]) < sizes[axis]
+        rest, more = split(place, sides[axis]), split(number, counts[axis])
+        first = times(minus(number, times(more, counts[axis][0])), sides[axis][0])
+        here = plus(first, minus(place, times(rest, sides[axis][0])))
+        inside = inside and here < sizes[axis]
         place, number = rest, more
     return inside
 
 
 @cuda.jit(device=True)
-def _first_place(steps, number, cut):
-    """Place of the first element of a box."""
-    return np.int64(locate((0, 0, steps), number, cut[1], split_small))
+def _along(steps, position, sizes):
+    """How far a position is from the first one."""
+    return low(locate_small((0, low(0), steps), position, sizes))
 
 
 @cuda.jit(device=True)
-def _in_shared(place):
+def _in_shared(place, gap):
     """Where an element of a box is kept."""
-    return place + place // BANKS
+    return plus(place, low(place) >> low(gap))
 
 
 @cache
@@ -62,15 +68,14 @@ def _mover(name: str) -> Any:
         return _absent
 
     @cuda.jit(device=True)
-    def move(operand, steps, number, cut):
-        start = np.int64(locate(operand, number, cut[1], split_small))
-        return operand[0], start, steps
+    def move(operand, steps, number, counts):
+        return operand[0], low(locate_small(operand, number, counts)), steps
 
     return move
 
 
 @cuda.jit(device=True)
-def _absent(operand, steps, number, cut):
+def _absent(operand, steps, number, counts):
     return 0
 
 
@@ -81,16 +86,16 @@ def _box_mover(form: Form) -> Any:
     losses, slopes = (_mover(name) for name in form.writes)
 
     @cuda.jit(device=True)
-    def move(o, outputs, steps, number, cut):
+    def move(o, outputs, steps, number, counts):
         moved = (
-            x(o[0], steps[0], number, cut), target(o[1], steps[1], number, cut),
-            betas(o[2], steps[2], number, cut), weight(o[3], steps[3], number, cut),
-            where(o[4], steps[4], number, cut), factor(o[5], steps[5], number, cut),
-            divisors(o[6], steps[6], number, cut),
+            x(o[0], steps[0], number, counts), target(o[1], steps[1], number, counts),
+            betas(o[2], steps[2], number, counts), weight(o[3], steps[3], number, counts),
+            where(o[4], steps[4], number, counts), factor(o[5], steps[5], number, counts),
+            divisors(o[6], steps[6], number, counts),
         )  # fmt: skip
         return moved, (
-            losses(outputs[0], steps[7], number, cut),
-            slopes(outputs[1], steps[8], number, cut),
+            losses(outputs[0], steps[7], number, counts),
+            slopes(outputs[1], steps[8], number, counts),
         )
 
     return move
@@ -102,9 +107,9 @@ def _putter(flags: Flags) -> Any:
     has_loss, has_weight, has_slope = flags
 
     @cuda.jit(device=True)
-    def put(kept, place, element):
+    def put(kept, place, gap, element):
         loss, slope, share = element
-        at = _in_shared(place)
+        at = _in_shared(place, gap)
         if has_loss:
             kept[0][at] = loss
         if has_weight:
@@ -122,22 +127,21 @@ def _filler(form: Form, flags: Flags) -> Any:
     zero = np.float64(0.0) if form.wide else np.float32(0.0)
 
     @cuda.jit(device=True)
-    def fill(kept, o, outputs, sizes, size, constants, number, cut):
-        place, step = np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x)
-        is_whole = _is_inside(size - 1, number, cut)
-        while is_whole and place + 3 * step < size:
+    def fill(kept, gap, o, outputs, sizes, size, constants, number, cut, is_whole):
+        place, step = low(cuda.threadIdx.x), low(cuda.blockDim.x)
+        while is_whole and plus(place, times(step, 3)) < size:
             a, b, c, d = four(o, outputs, place, step, sizes, constants)
-            put(kept, place, a)
-            put(kept, place + step, b)
-            put(kept, place + 2 * step, c)
-            put(kept, place + 3 * step, d)
-            place += 4 * step
+            put(kept, place, gap, a)
+            put(kept, plus(place, step), gap, b)
+            put(kept, plus(place, times(step, 2)), gap, c)
+            put(kept, plus(place, times(step, 3)), gap, d)
+            place = plus(place, times(step, 4))
         while place < size:
             element = zero, zero, zero
             if is_whole or _is_inside(place, number, cut):
                 element = take(o, outputs, place, sizes, constants)
-            put(kept, place, element)
-            place += step
+            put(kept, place, gap, element)
+            place = plus(place, step)
 
     return fill
 
@@ -149,39 +153,40 @@ def _summer(sums: Sums, direct: bool) -> Any:
     add, tree, keep = folds.adder(flags), folds.tree_of(flags), rows.keeper(sums, direct)
 
     @cuda.jit(device=True)
-    def one(kept, place):
-        at = _in_shared(place)
+    def one(kept, at):
         loss = kept[0][at] if has_loss else 0.0
         share = kept[1][at] if has_weight else 0.0
         slope = kept[2][at] if has_slope else 0.0
         return loss, slope, share
 
     @cuda.jit(device=True)
-    def sum_up(kept, places, local_sizes, number, cut):
-        (walk, sizes, geometry), (steps, first_steps, chunk_steps, count), kept_by = places
-        parts, results, result_sizes, divisor = kept_by
-        outers, length, columns, _, wide, lanes = geometry
-        deep = cuda.blockDim.x // (wide * lanes)
-        first = _first_place(first_steps, number, cut)
-        chunk = _first_place(chunk_steps, number, cut)
-        for block in range((columns + wide - 1) // wide * ((outers + deep - 1) // deep)):
-            column, lane, outer, _ = rows.place(cuda.threadIdx.x, block, geometry)
-            total, valid = (0.0, 0.0, 0.0), column < columns and outer < outers
-            begin = outer * length * columns + column
-            if valid:
-                row = lane
-                while row < length:
-                    at = locate((0, 0, walk), begin + row * columns, sizes, split_small)
-                    total = add(total, one(kept, np.int64(at)))
-                    row += lanes
+    def sum_up(kept, gap, walks, goals, results, local_sizes, number, counts, cut, is_whole):
+        (outputs, output_steps, output_sizes), (length, row_steps, row_sizes), shape = walks
+        lanes, wide, bits = shape
+        steps, first_steps, chunk_steps, count = goals
+        parts, kept_by, result_sizes, divisor = results
+        thread = low(cuda.threadIdx.x)
+        lane, own = low(thread >> bits), minus(thread, times(low(thread >> bits), wide))
+        begun = low(0)
+        while begun < outputs:
+            output = plus(begun, own)
+            valid = output < outputs
+            total = (0.0, 0.0, 0.0)
+            begin = _along(output_steps, output, output_sizes)
+            row = lane
+            while valid and row < length:
+                at = plus(begin, _along(row_steps, row, row_sizes))
+                total = add(total, one(kept, _in_shared(at, gap)))
+                row = plus(row, lanes)
             loss, weight, slope = tree(total[0], total[1], total[2], lane, lanes, wide)
-            if valid and lane == 0:
-                at = np.int64(locate((0, 0, walk), begin, sizes, split_small))
-                if _is_inside(at, number, cut):
-                    output = first + np.int64(locate((0, 0, steps), at, local_sizes, split_small))
-                    total = loss, weight, slope
-                    keep(parts, chunk, count, results, result_sizes, output, total, divisor)
+            if valid and lane == 0 and (is_whole or _is_inside(begin, number, cut)):
+                first = np.int64(_along(first_steps, number, counts))
+                goal = first + np.int64(_along(steps, begin, local_sizes))
+                chunk = np.int64(_along(chunk_steps, number, counts))
+                total = loss, weight, slope
+                keep(parts, chunk, count, kept_by, result_sizes, goal, total, divisor)
             cuda.syncthreads()  # the next round writes where this one reads
+            begun = plus(begun, wide)
 
     return sum_up
 
@@ -193,31 +198,36 @@ def box_kernel(form: Form, sums: Sums, elements: int, direct: tuple[bool, bool])
     Sums of losses and of slopes are finished where they are ``direct``; others go to parts.
     """
     flags = has_loss, _, has_slope = sums.flags()
-    move, fill, number_type = (
-        _box_mover(form),
-        _filler(form, flags),
-        float64 if form.wide else float32,
-    )
+    move, fill, number_type = _box_mover(form), _filler(form, flags), _number(form)
     sum_losses = _summer(sums.of_total(), direct[0])
     sum_slopes = _summer(sums.of_slopes(), direct[1])
-    places = elements + elements // BANKS
+    places = elements + (elements >> BANKS)
     loss_room, weight_room, slope_room = (places if has else 1 for has in flags)
 
     @cuda.jit
-    def box(o, outputs, steps, sizes, size, boxes, cut, constants, losses, slopes):
+    def box(o, outputs, steps, sizes, size, counts, boxes, cut, gap, constants, losses, slopes):
         kept = (
             cuda.shared.array(loss_room, number_type),
             cuda.shared.array(weight_room, number_type),
             cuda.shared.array(slope_room, number_type),
         )
-        number = np.int64(cuda.blockIdx.x)
+        number = low(cuda.blockIdx.x)
         if number < boxes:
-            here, there = move(o, outputs, steps, number, cut)
-            fill(kept, here, there, sizes, size, constants, number, cut)
+            here, there = move(o, outputs, steps, number, counts)
+            is_whole = _is_inside(minus(size, 1), number, cut)
+            fill(kept, gap, here, there, sizes, size, constants, number, cut, is_whole)
             cuda.syncthreads()
             if has_loss:
-                sum_losses(kept, losses, sizes, number, cut)
+                sum_losses(
+                    kept, gap, losses[0], losses[1], losses[2], sizes, number, counts, cut, is_whole
+                )
             if has_slope:
-                sum_slopes(kept, slopes, sizes, number, cut)
+                sum_slopes(
+                    kept, gap, slopes[0], slopes[1], slopes[2], sizes, number, counts, cut, is_whole
+                )
 
     return box
+
+
+def _number(form: Form) -> Any:
+    return float64 if form.wide else float32

@@ -4,78 +4,87 @@
     operands ─ box_kernel┤
                          └─ parts ─ fold ─ gradient
 
-Parts and folds are left out where one box holds all that is summed.
+Parts and folds are left out where one box holds all that is summed. Where parts would be
+large, or operands are so small that they stay in the cache, two passes are better.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import cuda_boxes
+from . import cuda_boxes, cuda_folds
 from .boxes import Boxes, cut
 from .cuda_arguments import (
     arrange_boxes,
-    box_steps,
     divider,
-    local_steps,
+    far_steps,
+    integers,
+    is_large,
     merge,
+    near_steps,
     result_arguments,
 )
 from .cuda_forms import Sums
-from .cuda_launch import constants_of, form_of, launch, sums_of
-from .cuda_sums import block_shape, launch_fold, parts_for, run_sums
+from .cuda_launch import constants_of, form_of, is_wide, launch, sums_of
+from .cuda_sums import launch_fold, parts_for, power
 from .cuda_work import Work
-from .devices import Span
+from .devices import SIZES, Span
+
+SHARE = 0.5  # of the bytes that are read once less, which parts may take
 
 
-def run_boxes(
-    work: Work,
-    loss: Span | None = None,
-    slope: Span | None = None,
-    slope_out: Span | None = None,
-) -> None:
+def boxes_of(work: Work) -> Boxes:
+    """Boxes of the elements of a call."""
+    problem = work.problem
+    sums = frozenset([problem.live_axes(), problem.broadcast_axes()])
+    elements = cuda_boxes.elements_of(is_wide(work), problem.is_weighted())
+    return cut(problem.shape, problem.memory, sums - {()}, elements)
+
+
+def pays(work: Work) -> bool:
+    """Whether what boxes leave to be added up is little beside what they spare to read."""
+    problem, boxes = work.problem, boxes_of(work)
+    parts = 0
+    for axes in (problem.axes, problem.broadcast_axes()):
+        chunks = boxes.chunks(axes)
+        parts += chunks * problem.plan(axes, keepdims=True).outputs if chunks > 1 else 0
+    read = 0
+    for span in work.operands.values():
+        own = [n for n, step in zip(span.shape, span.strides, strict=True) if step]
+        read += math.prod(own) * SIZES[span.dtype]
+    return 2 * 8 * parts < SHARE * read and not is_large(
+        problem.plan().size, work.operands.values()
+    )
+
+
+def run_boxes(work: Work, loss: Span, slope: Span) -> None:
     """Sums of losses over the axes of the problem and of slopes along which x is broadcast.
 
-    They share a pass over the elements. Each slope can be had instead of sums.
+    They share a pass over the elements.
     """
-    problem = work.problem
-    if problem.plan().size == 0:
-        _run_empty(work, loss, slope)
-        return
-    summed = {
-        problem.live_axes(), problem.broadcast_axes(), problem.swapped().broadcast_axes()
-    }  # fmt: skip
-    by_weight = loss is not None and problem.is_weighted()
-    form = replace(form_of(work, (None, slope_out)), large=False)  # positions in a box are small
-    sums = sums_of((loss, None, slope), by_weight)
-    elements = cuda_boxes.elements_of(form.wide, problem.is_weighted())
-    boxes = cut(problem.shape, problem.memory, frozenset(summed - {()}), elements)
-    count = None if by_weight else problem.count()
+    problem, by_weight = work.problem, work.problem.is_weighted()
+    form, sums = form_of(work, (None, None)), sums_of((loss, None, slope), by_weight)
+    boxes, count = boxes_of(work), None if by_weight else problem.count()
     halves = [
         _BoxSums.of(work, boxes, sums.of_total(), problem.axes, (loss, None, None), count),
         _BoxSums.of(work, boxes, sums.of_slopes(), problem.broadcast_axes(), (None, None, slope)),
     ]
-    arranged = arrange_boxes(work, boxes, (None, slope_out))
     losses, slopes = (half.parts is None for half in halves)
     kept = replace(sums.of_total().kept(losses), slope=sums.of_slopes().kept(slopes).slope)
+    elements = cuda_boxes.elements_of(form.wide, by_weight)
+    gap = cuda_boxes.gap_of(boxes.line())
+    arranged = arrange_boxes(work, boxes, (None, None))
+    size, number, gap = integers((arranged.size, arranged.number, gap))
     launch(
         work, cuda_boxes.box_kernel(form, kept, elements, (losses, slopes)), arranged.number,
-        arranged.operands, arranged.outputs, arranged.steps, arranged.sizes, arranged.size,
-        arranged.number, arranged.cut, constants_of(work, form),
+        arranged.operands, arranged.outputs, arranged.steps, arranged.sizes, size,
+        arranged.counts, number, arranged.cut, gap, constants_of(work, form),
         *(half.arguments for half in halves),
     )  # fmt: skip
     for half in halves:
         half.fold(work)
-
-
-def _run_empty(work: Work, loss: Span | None, slope: Span | None) -> None:
-    """Sums of no elements."""
-    problem = work.problem
-    if loss is not None:
-        run_sums(work, problem.plan(keepdims=True), loss=loss)
-    if slope is not None:
-        run_sums(work, problem.plan(problem.broadcast_axes(), keepdims=True), slope=slope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +108,15 @@ class _BoxSums:
         results: tuple[Span | None, Span | None, Span | None],
         divisor: float | None = None,
     ) -> _BoxSums:
-        """Describe how they are made; nothing if there is nowhere to put them."""
-        if not any(sums.flags()):
-            return cls(sums, 0, None, 1, 0, ())
-        plan, box_plan = work.problem.plan(axes, keepdims=True), boxes.box_plan(axes)
+        """Describe how they are made."""
+        plan, chunks = work.problem.plan(axes, keepdims=True), boxes.chunks(axes)
         finish = *result_arguments(plan, results), 1.0 if divisor is None else divisor
-        chunks = boxes.chunks(axes)
         parts = parts_for(work, sums.flags(), chunks * plan.outputs) if chunks > 1 else None
-        places = boxes.places()
-        order = [a for a in box_plan.order if a in places]
-        sizes, (walk,) = merge([box_plan.shape[a] for a in order], [[places[a] for a in order]])
         steps = boxes.output_steps(plan)
         arguments = (
-            (walk, tuple(divider(n, 0) for n in sizes), block_shape(box_plan).geometry),
-            (local_steps(boxes, steps), box_steps(boxes, steps), boxes.chunk_steps(axes),
-             plan.outputs),
+            _walks(boxes, axes),
+            (near_steps(boxes, steps), integers(far_steps(boxes, steps)),
+             integers(boxes.far(boxes.chunk_steps(axes)) or (0,)), plan.outputs),
             (0 if parts is None else parts, *finish),
         )  # fmt: skip
         return cls(sums, arguments, parts, chunks, plan.outputs, finish)
@@ -122,3 +125,21 @@ class _BoxSums:
         """Add up the parts."""
         if self.parts is not None:
             launch_fold(work, self.sums, self.parts, self.chunks, self.outputs, self.finish)
+
+
+def _walks(boxes: Boxes, axes: tuple[int, ...]) -> tuple[Any, ...]:
+    """Numbers, steps and sizes of the outputs and rows of a box, and how threads share them."""
+    described = []
+    for kept in (True, False):
+        own = [i for i, axis in enumerate(boxes.axes) if (axis in axes) is not kept]
+        places = [[boxes.places()[i] for i in own]]
+        sizes, (steps,) = merge([boxes.sides[i] for i in own], places)
+        described.append((math.prod(sizes), steps, sizes))
+    (outputs, *_), (length, *_) = described
+    lanes = max(1, min(cuda_folds.THREADS // power(outputs), power(length)))
+    wide = cuda_folds.THREADS // lanes
+    walks = tuple(
+        (*integers((number,)), integers(steps), tuple(divider(n, False) for n in sizes))
+        for number, steps, sizes in described
+    )
+    return *walks, integers((lanes, wide, wide.bit_length() - 1))

@@ -41,27 +41,39 @@ def adder(flags: Flags) -> Any:
 @cache
 def tree_of(flags: Flags) -> Any:
     """Function that adds up the threads of a block by halving along one of its axes."""
-    threads = THREADS
+    threads, rows = THREADS, max(1, sum(flags))
     has_loss, has_weight, has_slope = flags
+    loss_row, weight_row, slope_row = rows_of(flags)
 
     @cuda.jit(device=True)
     def tree(loss, weight, slope, lane, lanes, step):
-        shared = cuda.shared.array((3, threads), float64)
+        shared = cuda.shared.array((rows, threads), float64)
         thread = cuda.threadIdx.x
-        shared[0, thread], shared[1, thread], shared[2, thread] = loss, weight, slope
+        if has_loss:
+            shared[loss_row, thread] = loss
+        if has_weight:
+            shared[weight_row, thread] = weight
+        if has_slope:
+            shared[slope_row, thread] = slope
         half = lanes >> 1
         while half > 0:
             cuda.syncthreads()
             if lane < half:
                 other = thread + half * step
                 if has_loss:
-                    shared[0, thread] += shared[0, other]
+                    shared[loss_row, thread] += shared[loss_row, other]
                 if has_weight:
-                    shared[1, thread] += shared[1, other]
+                    shared[weight_row, thread] += shared[weight_row, other]
                 if has_slope:
-                    shared[2, thread] += shared[2, other]
+                    shared[slope_row, thread] += shared[slope_row, other]
             half >>= 1
-        return shared[0, thread], shared[1, thread], shared[2, thread]
+        if has_loss:
+            loss = shared[loss_row, thread]
+        if has_weight:
+            weight = shared[weight_row, thread]
+        if has_slope:
+            slope = shared[slope_row, thread]
+        return loss, weight, slope
 
     return tree
 

@@ -14,10 +14,10 @@ import numpy as np
 from . import cuda_flat, cuda_folds
 from . import cuda_kernels as kernels
 from .cuda_arguments import (
-    SMALL,
     arrange,
     device_array,
     divider,
+    is_large,
     item_type,
     merge,
     merged_axes,
@@ -102,7 +102,7 @@ def form_of(work: Work, outputs: Sequence[Span | None]) -> Form:
         for name in OPERANDS
     )
     writes = (kept_by(outputs[0], wide), kept_by(outputs[1], wide))
-    large = work.problem.plan().size >= SMALL
+    large = is_large(work.problem.plan().size, [*work.operands.values(), *outputs])
     return Form(
         reads, writes, wide=wide, large=large, huber=work.huber, curvature=work.curvature,
         coarse="x" in work.operands and SIZES[work.problem.dtype.name] == 2,
@@ -129,7 +129,7 @@ def run_map(work: Work, loss: Span | None, slope: Span | None) -> None:
         chunk = 2 * cuda_folds.THREADS * VECTORS[dtype][0]
         launch_flat(work, form, dtype, plan, (loss, slope), chunk, None)
         return
-    arranged = arrange(work, plan, (loss, slope))
+    arranged = arrange(work, plan, (loss, slope), form.large)
     blocks = -(-plan.size // (kernels.SIDE_BY_SIDE * cuda_folds.THREADS))
     launch(
         work, kernels.spread_kernel(form), blocks,
@@ -141,14 +141,14 @@ def run_copy(work: Work, source: Span, target: Span) -> None:
     """Copy elements of one shape and type."""
     size = math.prod(source.shape)
     merged, strides = merge(source.shape, [source.strides, target.strides])
-    wide = source.dtype == "float64"
+    wide, large = source.dtype == "float64", is_large(size, [source, target])
     read = "wide" if wide else "brain" if source.dtype == "bfloat16" else "single"
-    kernel = kernels.copy_kernel(read, kept_by(target, wide), size >= SMALL)
+    kernel = kernels.copy_kernel(read, kept_by(target, wide), large)
     if size > 0:
         launch(
             work, kernel, -(-size // cuda_folds.THREADS),
-            operand(source, strides[0]), operand(target, strides[1]),
-            tuple(divider(n, size) for n in merged), size,
+            operand(source, strides[0], large), operand(target, strides[1], large),
+            tuple(divider(n, large) for n in merged), size,
         )  # fmt: skip
 
 

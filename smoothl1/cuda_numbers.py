@@ -11,28 +11,39 @@ from numba import config, cuda
 
 
 @cuda.jit(device=True)
-def locate(operand, position, sizes, split):
+def locate_large(operand, position, sizes):
     """Index in memory of the element at a position in the order of the plan."""
     _, offset, strides = operand
     at = np.int64(offset)
     for back in range(len(sizes) - 1):
         axis = len(sizes) - 1 - back
-        rest = split(position, sizes[axis])
+        rest = np.int64(np.uint64(position) // np.uint64(sizes[axis][0]))
         at += np.int64(position - rest * sizes[axis][0]) * strides[axis]
         position = rest
     return np.uint64(at + np.int64(position) * strides[0])
 
 
 @cuda.jit(device=True)
-def split_small(position, size):
-    """Quotient of a position below 2**31, by multiplication (see `cuda.magic`)."""
-    return np.int64((np.uint64(position) * np.uint64(size[1])) >> np.uint64(size[2]))
+def locate_small(operand, position, sizes):
+    """The same in memory of fewer than 2**31 elements, where 32 bits do.
+
+    Sums and products may wrap around: their low bits are right, and no more are there at the end.
+    """
+    _, offset, strides = operand
+    at, position = low(offset), low(position)
+    for back in range(len(sizes) - 1):
+        axis = len(sizes) - 1 - back
+        rest = split(position, sizes[axis])
+        at = plus(at, times(minus(position, times(rest, sizes[axis][0])), strides[axis]))
+        position = rest
+    return np.uint64(plus(at, times(position, strides[0])))
 
 
 @cuda.jit(device=True)
-def split_large(position, size):
-    """Quotient of any position."""
-    return np.int64(np.uint64(position) // np.uint64(size[0]))
+def split(position, size):
+    """Quotient of a position below 2**31, by multiplication (see `cuda_arguments.divider`)."""
+    product = np.uint64(plus(position, position)) * np.uint64(low(size[1]))
+    return low(low(product >> np.uint64(32)) >> low(size[2]))
 
 
 # Values of operands.
@@ -215,6 +226,20 @@ def _copy16(typing_context, target, to, source, start):
     return types.void(target, types.intp, source, types.intp), codegen
 
 
+def _in_32_bits(operation):
+    """Intrinsic of two integers whose low 32 bits are taken, and no more computed."""
+
+    def typed(typing_context, a, b):
+        def codegen(context, builder, signature, args):
+            pair = (context.cast(builder, arg, kind, types.uint32)
+                    for arg, kind in zip(args, signature.args, strict=True))  # fmt: skip
+            return getattr(builder, operation)(*pair)
+
+        return types.uint32(a, b), codegen
+
+    return intrinsic(typed)
+
+
 def _half_of(typing_context, bits):
     """Float16 of 16 bits, which is how it is held."""
     return types.float16(types.uint16), lambda context, builder, signature, args: args[0]
@@ -239,6 +264,22 @@ if config.ENABLE_CUDASIM:  # it runs Python, and has no such instructions
     def bits_of_half(value):
         """Bits of a float16."""
         return np.float16(value).view(np.uint16)
+
+    def low(number):
+        """The low 32 bits of an integer."""
+        return np.uint32(int(number) & 0xFFFFFFFF)
+
+    def plus(a, b):
+        """Sum, in 32 bits."""
+        return low(int(a) + int(b))
+
+    def minus(a, b):
+        """Difference, in 32 bits."""
+        return low(int(a) - int(b))
+
+    def times(a, b):
+        """Product, in 32 bits."""
+        return low(int(a) * int(b))
 else:
     import llvmlite.ir as ir
     from numba.cuda import types
@@ -247,3 +288,9 @@ else:
     copy16 = intrinsic(_copy16)
     half_of = intrinsic(_half_of)
     bits_of_half = intrinsic(_bits_of_half)
+    plus, minus, times = (_in_32_bits(name) for name in ("add", "sub", "mul"))
+
+    @cuda.jit(device=True)
+    def low(number):
+        """The low 32 bits of an integer."""
+        return np.uint32(number)

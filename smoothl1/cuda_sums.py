@@ -54,7 +54,7 @@ def run_sums(
     shape = block_shape(plan)
     direct = shape.chunks == 1
     parts = 0 if direct else parts_for(work, sums.flags(), shape.chunks * plan.outputs)
-    arranged, constants = arrange(work, plan, outputs), constants_of(work, form)
+    arranged, constants = arrange(work, plan, outputs, form.large), constants_of(work, form)
     launch(
         work, cuda_rows.sums_kernel(form, sums.kept(direct), direct), shape.blocks,
         arranged.operands, arranged.outputs, arranged.sizes, constants, shape.geometry,
@@ -77,7 +77,7 @@ def run_mixed(
     totals = parts_for(work, of_total.flags(), blocks)
     with_parts = slope is not None and not direct
     parts = parts_for(work, of_slopes.flags(), shape.chunks * plan.outputs) if with_parts else 0
-    arranged = arrange(work, plan, (None, slope_out))
+    arranged = arrange(work, plan, (None, slope_out), form.large)
     slopes = result_arguments(plan, (None, None, slope))
     launch(
         work, cuda_rows.mixed_kernel(form, sums.kept(direct), direct), blocks,
@@ -102,7 +102,7 @@ def _run_total(
     if dtype is not None:
         launch_flat(work, form, dtype, plan, outputs, FLAT_CHUNK, parts)
     else:
-        arranged = arrange(work, plan, outputs)
+        arranged = arrange(work, plan, outputs, form.large)
         first = work.operands.get("x")
         count = VECTORS[first.dtype][0] if first is not None and first.dtype in VECTORS else 4
         launch(
@@ -119,9 +119,9 @@ def block_shape(plan: Plan) -> SimpleNamespace:
     It follows from the plan and from constants, and so do the bits of the sums.
     """
     threads = folds.THREADS
-    wide = min(_power(plan.columns), WARP if plan.rows > FEW_ROWS else threads)
-    lanes = min(threads // wide, _power(-(-plan.rows // FEW_ROWS)))
-    wide = min(_power(plan.columns), threads // lanes)
+    wide = min(power(plan.columns), WARP if plan.rows > FEW_ROWS else threads)
+    lanes = min(threads // wide, power(-(-plan.rows // FEW_ROWS)))
+    wide = min(power(plan.columns), threads // lanes)
     deep = threads // (wide * lanes)
     blocks = -(-plan.columns // wide) * -(-plan.outer // deep)
     chunk_rows = max(1, plan.rows)
@@ -136,7 +136,7 @@ def block_shape(plan: Plan) -> SimpleNamespace:
     )
 
 
-def _power(n: int) -> int:
+def power(n: int) -> int:
     """Smallest power of two that is not below a number."""
     return 1 << max(0, n - 1).bit_length()
 
@@ -153,7 +153,7 @@ def launch_fold(
 ) -> None:
     """Add up the parts of each output, its threads side by side if it has many."""
     while True:
-        wide = min(_power(outputs), max(folds.THREADS // _power(chunks), WARP))
+        wide = min(power(outputs), max(folds.THREADS // power(chunks), WARP))
         tiles, lanes = -(-outputs // wide), folds.THREADS // wide
         if chunks <= MOST_PARTS * lanes:
             break

@@ -54,8 +54,8 @@ def _drop(operand, position, sizes, value):
     pass
 
 
-def _split(large: bool) -> Any:
-    return numbers.split_large if large else numbers.split_small
+def _locator(large: bool) -> Any:
+    return numbers.locate_large if large else numbers.locate_small
 
 
 @cache
@@ -63,11 +63,11 @@ def reader(name: str, large: bool) -> Any:
     """Function that fetches the element at a position."""
     if not name:
         return _absent
-    convert, split, locate = getattr(numbers, name), _split(large), numbers.locate
+    convert, locate = getattr(numbers, name), _locator(large)
 
     @cuda.jit(device=True)
     def read(operand, position, sizes):
-        return convert(operand[0][locate(operand, position, sizes, split)])
+        return convert(operand[0][locate(operand, position, sizes)])
 
     return read
 
@@ -77,11 +77,11 @@ def writer(name: str, large: bool) -> Any:
     """Function that stores a value at a position."""
     if not name:
         return _drop
-    convert, split, locate = getattr(numbers, name), _split(large), numbers.locate
+    convert, locate = getattr(numbers, name), _locator(large)
 
     @cuda.jit(device=True)
     def write(operand, position, sizes, value):
-        operand[0][locate(operand, position, sizes, split)] = convert(value)
+        operand[0][locate(operand, position, sizes)] = convert(value)
 
     return write
 

@@ -1,7 +1,8 @@
 """Set-up of numba's simulator of GPUs, which runs every thread as one of Python's.
 
 Blocks are tiny, so that small arrays make ragged grids. The simulator's fused
-multiplication and addition rounds twice; here it rounds once, as on a GPU. Its
+multiplication and addition rounds twice; here it rounds once, as on a GPU. It tells
+shared arrays apart by their lines alone, and reads the source for each. Its
 threads run all at once while their launcher asks in a loop which of them wait;
 here they run in turn, each as far as the next barrier, in every second block the
 last one first, so that a barrier that is missing shows in every run: threads then
@@ -9,14 +10,16 @@ read what others have not written yet, or have written already.
 """
 
 import os
+import sys
 from _thread import allocate_lock
 from itertools import cycle
 
 import numpy as np
 from numba.cuda.simulator import kernel
-from numba.cuda.simulator.kernelapi import FakeCUDAModule
+from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
+from numba.np.numpy_support import as_dtype
 
-from smoothl1 import boxes, cuda_boxes, cuda_folds, cuda_launch, cuda_sums
+from smoothl1 import boxes, cuda_boxes, cuda_crossing, cuda_folds, cuda_launch, cuda_sums
 
 if hasattr(os, "sched_setaffinity"):  # where the other cores are busy, they wait less on one
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -26,7 +29,8 @@ cuda_launch.LEAST_BLOCKS = 1
 cuda_sums.WARP, cuda_sums.FEW_ROWS, cuda_sums.ROWS_PER_THREAD = 2, 2, 4
 cuda_sums.FLAT_CHUNK = 32  # elements: several blocks for a hundred elements
 cuda_sums.MOST_PARTS, cuda_sums.FEW_PARTS = 2, 1
-boxes.SIDE_BY_SIDE, cuda_boxes.ROOM, cuda_boxes.BANKS = 4, 256, 8  # 10 to 32 elements
+boxes.SIDE_BY_SIDE, cuda_boxes.ROOM, cuda_boxes.BANKS = 4, 256, 3  # 8 to 32 elements
+cuda_crossing.SHARE = 1e9  # boxes wherever there can be some
 
 
 def fma(module, a, b, c):
@@ -35,6 +39,18 @@ def fma(module, a, b, c):
 
 
 FakeCUDAModule.fma = fma
+
+
+def shared_array(shared, shape, dtype):
+    """Array that the threads of a block have in common: one for each line of code and shape."""
+    frame = sys._getframe(1)
+    key = frame.f_code, frame.f_lineno, shape
+    if key not in shared._allocations:
+        shared._allocations[key] = np.empty(shape, as_dtype(dtype))
+    return shared._allocations[key]
+
+
+FakeCUDAShared.array = shared_array
 
 
 class Turn(kernel.BlockThread):

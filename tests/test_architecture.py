@@ -163,6 +163,7 @@ ALLOWED = {
         "boxes",
         "cuda_arguments",
         "cuda_boxes",
+        "cuda_folds",
         "cuda_forms",
         "cuda_launch",
         "cuda_sums",

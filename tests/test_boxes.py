@@ -51,8 +51,7 @@ def test_every_element_has_one_place(memory, most):
     numbers = index // np.reshape(boxes.sides, columns)
     inside = index - numbers * np.reshape(boxes.sides, columns)
     number = np.ravel_multi_index(tuple(numbers), boxes.counts)
-    steps = [boxes.places()[a] for a in boxes.axes]
-    place = np.tensordot(steps, inside, 1)
+    place = np.tensordot(boxes.places(), inside, 1)
     assert len(set(zip(number.flat, place.flat, strict=True))) == math.prod(shape)
     assert place.max() < math.prod(boxes.sides) <= most
     output = np.tensordot(boxes.output_steps(plan), index, 1)
