@@ -63,6 +63,28 @@ def merge(
     return [n for n, _ in merged], [tuple(s[i] for _, s in merged) for i in range(len(strides))]
 
 
+def arrange_rows(
+    work: Work, plan: Plan, outputs: Sequence[Span | None], large: bool
+) -> SimpleNamespace:
+    """Operands and outputs with steps along the axes that are kept, and along those summed over."""
+    spans = [work.operands.get(name) for name in OPERANDS]
+    spans += [None if span is None else span.broadcast(plan.shape) for span in outputs]
+    present = [span for span in spans if span is not None]
+    described = []
+    for axes in (plan.kept, [a for a in plan.order if a not in plan.kept]):
+        strides = [[span.strides[a] for a in axes] for span in present]
+        sizes, merged = merge([plan.shape[a] for a in axes], strides)
+        described.append((tuple(divider(n, large) for n in sizes), iter(merged)))
+    (kept, kept_steps), (rows, row_steps) = described
+    arguments = [0 if span is None else operand(span, next(kept_steps), large) for span in spans]
+    steps: list[Any] = [0 if s is None else integers(next(row_steps), large) for s in spans]
+    return SimpleNamespace(
+        operands=tuple(arguments[: len(OPERANDS)]),
+        outputs=tuple(arguments[len(OPERANDS) :]),
+        walks=(tuple(steps), kept, rows),
+    )
+
+
 def arrange_boxes(work: Work, boxes: Boxes, outputs: Sequence[Span | None]) -> SimpleNamespace:
     """Operands and outputs with steps from box to box, and steps inside of a box."""
     spans = [work.operands.get(name) for name in OPERANDS]

@@ -17,7 +17,7 @@ from . import cuda_folds as folds
 from . import cuda_rows as rows
 from .cuda_forms import Flags, Form, Sums
 from .cuda_numbers import locate_small, low, minus, plus, split, times
-from .cuda_taking import four_of, taker
+from .cuda_taking import four_of, mover, taker
 
 ROOM = 1 << 15  # bytes of shared memory for elements; 48 KiB hold them and the trees of sums
 BANKS = 5  # there are 2**5 of shared memory
@@ -59,46 +59,6 @@ def _along(steps, position, sizes):
 def _in_shared(place, gap):
     """Where an element of a box is kept."""
     return plus(place, low(place) >> low(gap))
-
-
-@cache
-def _mover(name: str) -> Any:
-    """Function that lets an operand begin at a box."""
-    if not name:
-        return _absent
-
-    @cuda.jit(device=True)
-    def move(operand, steps, number, counts):
-        return operand[0], low(locate_small(operand, number, counts)), steps
-
-    return move
-
-
-@cuda.jit(device=True)
-def _absent(operand, steps, number, counts):
-    return 0
-
-
-@cache
-def _box_mover(form: Form) -> Any:
-    """Function that lets all operands and elementwise outputs begin at a box."""
-    x, target, betas, weight, where, factor, divisors = (_mover(name) for name in form.reads)
-    losses, slopes = (_mover(name) for name in form.writes)
-
-    @cuda.jit(device=True)
-    def move(o, outputs, steps, number, counts):
-        moved = (
-            x(o[0], steps[0], number, counts), target(o[1], steps[1], number, counts),
-            betas(o[2], steps[2], number, counts), weight(o[3], steps[3], number, counts),
-            where(o[4], steps[4], number, counts), factor(o[5], steps[5], number, counts),
-            divisors(o[6], steps[6], number, counts),
-        )  # fmt: skip
-        return moved, (
-            losses(outputs[0], steps[7], number, counts),
-            slopes(outputs[1], steps[8], number, counts),
-        )
-
-    return move
 
 
 @cache
@@ -198,7 +158,7 @@ def box_kernel(form: Form, sums: Sums, elements: int, direct: tuple[bool, bool])
     Sums of losses and of slopes are finished where they are ``direct``; others go to parts.
     """
     flags = has_loss, _, has_slope = sums.flags()
-    move, fill, number_type = _box_mover(form), _filler(form, flags), _number(form)
+    move, fill, number_type = mover(form), _filler(form, flags), _number(form)
     sum_losses = _summer(sums.of_total(), direct[0])
     sum_slopes = _summer(sums.of_slopes(), direct[1])
     places = elements + (elements >> BANKS)

@@ -14,46 +14,57 @@ from numba import cuda
 
 from . import cuda_folds as folds
 from .cuda_forms import Flags, Form, Sums
-from .cuda_taking import four_of, taker
+from .cuda_numbers import low, minus, plus, split, times
+from .cuda_taking import four_of, mover, taker
 
 
 @cuda.jit(device=True)
-def place(thread, block, geometry):
-    """Column, lane, outer index and chunk of a thread."""
-    outer, _, columns, _, wide, lanes = geometry
-    deep = cuda.blockDim.x // (wide * lanes)
-    column, lane, group = thread % wide, thread // wide % lanes, thread // (wide * lanes)
-    tiles, groups = (columns + wide - 1) // wide, (outer + deep - 1) // deep
-    tile, rest = block % tiles, block // tiles
-    return tile * wide + column, lane, rest % groups * deep + group, rest // groups
+def _place(block, layout):
+    """Column, lane, outer index and chunk of a thread, by divisions that are shifts or cheap."""
+    wide_bits, lane_bits, tiles, groups = layout
+    thread, block = low(cuda.threadIdx.x), low(block)
+    column = minus(thread, times(thread >> wide_bits, low(1) << wide_bits))
+    rest = low(thread >> wide_bits)
+    group = low(rest >> lane_bits)
+    lane = minus(rest, low(group << lane_bits))
+    deep = low(cuda.blockDim.x) >> plus(wide_bits, lane_bits)
+    row = split(block, tiles)
+    tile = minus(block, times(row, tiles[0]))
+    chunk = split(row, groups)
+    first = minus(row, times(chunk, groups[0]))
+    return (
+        np.int64(tile << wide_bits) + np.int64(column),
+        np.int64(lane),
+        np.int64(first) * np.int64(deep) + np.int64(group),
+        np.int64(chunk),
+    )
 
 
 @cuda.jit(device=True)
 def _has_rows(column, outer, chunk, geometry):
     """Whether there is anything at a place: some blocks are too many."""
-    outers, rows, columns, chunk_rows, _, _ = geometry
+    outers, rows, columns, chunk_rows, _ = geometry
     return column < columns and outer < outers and (chunk == 0 or chunk * chunk_rows < rows)
 
 
 @cache
 def _row_adder(form: Form, flags: Flags) -> Any:
     """Function that adds the rows of a thread to its sums."""
-    four, take, add = four_of(form), taker(form), folds.adder(flags)
+    four, take, add, move = four_of(form), taker(form), folds.adder(flags), mover(form)
 
     @cuda.jit(device=True)
-    def add_rows(total, o, outputs, sizes, constants, geometry, column, lane, outer, chunk):
-        _, rows, columns, chunk_rows, _, lanes = geometry
+    def add_rows(total, o, outputs, walks, constants, geometry, column, lane, outer, chunk):
+        _, rows, columns, chunk_rows, lanes = geometry
+        steps, kept, sizes = walks
         row, high = chunk * chunk_rows + lane, min((chunk + 1) * chunk_rows, rows)
-        at, step = (outer * rows + row) * columns + column, lanes * columns
+        here, there = move(o, outputs, steps, outer * columns + column, kept)
         while row + 3 * lanes < high:
-            a, b, c, d = four(o, outputs, at, step, sizes, constants)
+            a, b, c, d = four(here, there, row, lanes, sizes, constants)
             total = add(add(add(add(total, a), b), c), d)
             row += 4 * lanes
-            at += 4 * step
         while row < high:
-            total = add(total, take(o, outputs, at, sizes, constants))
+            total = add(total, take(here, there, row, sizes, constants))
             row += lanes
-            at += step
         return total
 
     return add_rows
@@ -82,13 +93,16 @@ def sums_kernel(form: Form, sums: Sums, direct: bool) -> Any:
     keep = keeper(sums, direct)
 
     @cuda.jit
-    def sums_of_rows(o, outputs, sizes, constants, geometry, parts, results, result_sizes, divisor):
-        column, lane, outer, chunk = place(cuda.threadIdx.x, cuda.blockIdx.x, geometry)
-        outers, _, columns, _, wide, lanes = geometry
+    def sums_of_rows(
+        o, outputs, walks, constants, geometry, layout, parts, results, result_sizes, divisor
+    ):
+        column, lane, outer, chunk = _place(cuda.blockIdx.x, layout)
+        outers, _, columns, _, lanes = geometry
+        wide = np.int64(1) << np.int64(layout[0])
         total, valid = (0.0, 0.0, 0.0), _has_rows(column, outer, chunk, geometry)
         if valid:
             total = add_rows(
-                total, o, outputs, sizes, constants, geometry, column, lane, outer, chunk
+                total, o, outputs, walks, constants, geometry, column, lane, outer, chunk
             )
         total = tree(total[0], total[1], total[2], lane, lanes, wide)
         if valid and lane == 0:
@@ -111,16 +125,19 @@ def mixed_kernel(form: Form, sums: Sums, direct: bool) -> Any:
     store, has_slopes, threads = folds.part_store(of_total), of_slopes[2], folds.THREADS
 
     @cuda.jit
-    def mixed(o, outputs, sizes, constants, geometry, repeat, totals, parts, results, result_sizes):
+    def mixed(
+        o, outputs, walks, constants, geometry, layout, repeat, totals, parts, results, result_sizes
+    ):
         thread, first = cuda.threadIdx.x, cuda.blockIdx.x * np.int64(repeat)
-        outers, _, columns, _, wide, lanes = geometry
+        outers, _, columns, _, lanes = geometry
+        wide = np.int64(1) << np.int64(layout[0])
         loss, weight = 0.0, 0.0
         for i in range(repeat):
-            column, lane, outer, chunk = place(thread, first + i, geometry)
+            column, lane, outer, chunk = _place(first + i, layout)
             slope, valid = 0.0, _has_rows(column, outer, chunk, geometry)
             if valid:
                 loss, weight, slope = add_rows(
-                    (loss, weight, slope), o, outputs, sizes, constants, geometry,
+                    (loss, weight, slope), o, outputs, walks, constants, geometry,
                     column, lane, outer, chunk,
                 )  # fmt: skip
             if has_slopes:

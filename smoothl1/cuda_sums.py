@@ -12,7 +12,14 @@ from typing import Any
 from . import cuda_folds as folds
 from . import cuda_kernels as kernels
 from . import cuda_rows
-from .cuda_arguments import arrange, device_array, result_arguments
+from .cuda_arguments import (
+    arrange,
+    arrange_rows,
+    device_array,
+    divider,
+    integers,
+    result_arguments,
+)
 from .cuda_flat import VECTORS
 from .cuda_forms import Flags, Form, Sums
 from .cuda_launch import constants_of, flat_type, form_of, launch, launch_flat, sums_of
@@ -54,11 +61,11 @@ def run_sums(
     shape = block_shape(plan)
     direct = shape.chunks == 1
     parts = 0 if direct else parts_for(work, sums.flags(), shape.chunks * plan.outputs)
-    arranged, constants = arrange(work, plan, outputs, form.large), constants_of(work, form)
+    arranged, constants = arrange_rows(work, plan, outputs, form.large), constants_of(work, form)
     launch(
         work, cuda_rows.sums_kernel(form, sums.kept(direct), direct), shape.blocks,
-        arranged.operands, arranged.outputs, arranged.sizes, constants, shape.geometry,
-        parts, *finish,
+        arranged.operands, arranged.outputs, arranged.walks, constants, shape.geometry,
+        shape.layout, parts, *finish,
     )  # fmt: skip
     if not direct:
         launch_fold(work, sums, parts, shape.chunks, plan.outputs, finish)
@@ -77,12 +84,12 @@ def run_mixed(
     totals = parts_for(work, of_total.flags(), blocks)
     with_parts = slope is not None and not direct
     parts = parts_for(work, of_slopes.flags(), shape.chunks * plan.outputs) if with_parts else 0
-    arranged = arrange(work, plan, (None, slope_out), form.large)
+    arranged = arrange_rows(work, plan, (None, slope_out), form.large)
     slopes = result_arguments(plan, (None, None, slope))
     launch(
         work, cuda_rows.mixed_kernel(form, sums.kept(direct), direct), blocks,
-        arranged.operands, arranged.outputs, arranged.sizes, constants_of(work, form),
-        shape.geometry, repeat, totals, parts, *slopes,
+        arranged.operands, arranged.outputs, arranged.walks, constants_of(work, form),
+        shape.geometry, shape.layout, repeat, totals, parts, *slopes,
     )  # fmt: skip
     count = None if by_weight else work.problem.count()
     finish = *result_arguments(total, (loss, None, None)), 1.0 if count is None else count
@@ -132,7 +139,12 @@ def block_shape(plan: Plan) -> SimpleNamespace:
         chunks=chunks,
         blocks=blocks * chunks,
         elements=wide * deep * chunk_rows,  # of a block
-        geometry=(plan.outer, plan.rows, plan.columns, chunk_rows, wide, lanes),
+        geometry=(plan.outer, plan.rows, plan.columns, chunk_rows, lanes),
+        layout=(
+            *integers((wide.bit_length() - 1, lanes.bit_length() - 1)),
+            divider(-(-plan.columns // wide), False),
+            divider(-(-plan.outer // deep), False),
+        ),
     )
 
 

@@ -150,3 +150,44 @@ def taker(form: Form) -> Any:
         return loss, slope, share
 
     return take
+
+
+@cache
+def _mover(name: str, large: bool) -> Any:
+    """Function that lets an operand begin at a position, and walk along other axes from there."""
+    if not name:
+        return _stay
+    locate, number = (_locator(large), np.int64 if large else np.uint32)
+
+    @cuda.jit(device=True)
+    def move(operand, steps, position, sizes):
+        return operand[0], number(locate(operand, position, sizes)), steps
+
+    return move
+
+
+@cuda.jit(device=True)
+def _stay(operand, steps, position, sizes):
+    return 0
+
+
+@cache
+def mover(form: Form) -> Any:
+    """Function that lets all operands and elementwise outputs begin at a position."""
+    movers = [_mover(name, form.large) for name in (*form.reads, *form.writes)]
+    x, target, betas, weight, where, factor, divisors, losses, slopes = movers
+
+    @cuda.jit(device=True)
+    def move(o, outputs, steps, position, sizes):
+        moved = (
+            x(o[0], steps[0], position, sizes), target(o[1], steps[1], position, sizes),
+            betas(o[2], steps[2], position, sizes), weight(o[3], steps[3], position, sizes),
+            where(o[4], steps[4], position, sizes), factor(o[5], steps[5], position, sizes),
+            divisors(o[6], steps[6], position, sizes),
+        )  # fmt: skip
+        return moved, (
+            losses(outputs[0], steps[7], position, sizes),
+            slopes(outputs[1], steps[8], position, sizes),
+        )
+
+    return move

@@ -130,7 +130,7 @@ ALLOWED = {
     "cuda_taking": {"cuda_elements", "cuda_forms", "cuda_numbers"},
     "cuda_folds": {"cuda_forms", "cuda_taking"},
     "cuda_kernels": {"cuda_folds", "cuda_forms", "cuda_taking"},
-    "cuda_rows": {"cuda_folds", "cuda_forms", "cuda_taking"},
+    "cuda_rows": {"cuda_folds", "cuda_forms", "cuda_numbers", "cuda_taking"},
     "cuda_boxes": {"cuda_folds", "cuda_forms", "cuda_numbers", "cuda_rows", "cuda_taking"},
     "cuda_flat": {"cuda_folds", "cuda_forms", "cuda_numbers", "cuda_taking"},
     "boxes": {"plan"},
