@@ -12,7 +12,9 @@ from hypothesis import settings
 ROOT = Path(__file__).parent.parent
 
 if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
-    import simulated  # noqa: F401 (makes numba's simulator of GPUs fast and exact enough)
+    import simulated  # makes numba's simulator of GPUs fast and exact enough
+
+    simulated.keep_to_one_core()
 
 gc.set_threshold(200_000, 20, 100)  # compiling makes much; looking for garbage was a seventh of it
 

@@ -21,9 +21,6 @@ from numba.np.numpy_support import as_dtype
 
 from smoothl1 import boxes, cuda_boxes, cuda_crossing, cuda_folds, cuda_launch, cuda_sums
 
-if hasattr(os, "sched_setaffinity"):  # where the other cores are busy, they wait less on one
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
 cuda_folds.THREADS = 4
 cuda_launch.LEAST_BLOCKS = 1
 cuda_sums.WARP, cuda_sums.FEW_ROWS, cuda_sums.ROWS_PER_THREAD = 2, 2, 4
@@ -31,6 +28,12 @@ cuda_sums.FLAT_CHUNK = 32  # elements: several blocks for a hundred elements
 cuda_sums.MOST_PARTS, cuda_sums.FEW_PARTS = 2, 1
 boxes.SIDE_BY_SIDE, cuda_boxes.ROOM, cuda_boxes.BANKS = 4, 256, 3  # 8 to 32 elements
 cuda_crossing.SHARE = 1e9  # boxes wherever there can be some
+
+
+def keep_to_one_core():
+    """Threads that take turns wait for each other less where other processes are busy too."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def fma(module, a, b, c):
