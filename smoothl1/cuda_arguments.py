@@ -85,7 +85,9 @@ def arrange_rows(
     )
 
 
-def arrange_boxes(work: Work, boxes: Boxes, outputs: Sequence[Span | None]) -> SimpleNamespace:
+def arrange_boxes(
+    work: Work, boxes: Boxes, outputs: Sequence[Span | None], large: bool
+) -> SimpleNamespace:
     """Operands and outputs with steps from box to box, and steps inside of a box."""
     spans = [work.operands.get(name) for name in OPERANDS]
     spans += [None if span is None else span.broadcast(boxes.shape) for span in outputs]
@@ -93,20 +95,27 @@ def arrange_boxes(work: Work, boxes: Boxes, outputs: Sequence[Span | None]) -> S
     steps: list[Any] = []
     for span in spans:
         own = () if span is None else tuple(span.strides[a] for a in boxes.axes)
-        arguments.append(0 if span is None else operand(span, far_steps(boxes, own), False))
-        steps.append(0 if span is None else near_steps(boxes, own))
+        arguments.append(0 if span is None else operand(span, far_steps(boxes, own), large))
+        steps.append(0 if span is None else near_steps(boxes, own, large))
     return SimpleNamespace(
         operands=tuple(arguments[: len(OPERANDS)]),
         outputs=tuple(arguments[len(OPERANDS) :]),
-        steps=tuple(steps),
-        sizes=tuple(divider(n, False) for n in boxes.near(boxes.sides) or (1,)),
-        counts=tuple(divider(n, False) for n in boxes.far(boxes.counts) or (1,)),
+        walks=(
+            tuple(steps),
+            tuple(divider(n, large) for n in boxes.far(boxes.counts) or (1,)),
+            tuple(divider(n, large) for n in boxes.near(boxes.sides) or (1,)),
+        ),
         size=math.prod(boxes.sides),
         number=math.prod(boxes.counts),
-        cut=(
-            tuple(divider(n, False) for n in boxes.sides),
-            tuple(divider(n, False) for n in boxes.counts),
-            integers(boxes.sizes),
+        cut=tuple(
+            tuple(divider(n, False) for n in numbers or (1,))
+            for numbers in (
+                boxes.sides,
+                boxes.counts,
+                boxes.sizes,
+                boxes.near(boxes.sides),
+                boxes.far(boxes.counts),
+            )
         ),
     )
 
@@ -116,9 +125,9 @@ def far_steps(boxes: Boxes, steps: Sequence[int]) -> tuple[int, ...]:
     return boxes.far([side * step for side, step in zip(boxes.sides, steps, strict=True)]) or (0,)
 
 
-def near_steps(boxes: Boxes, steps: Sequence[int]) -> tuple[Any, ...]:
+def near_steps(boxes: Boxes, steps: Sequence[int], large: bool = False) -> tuple[Any, ...]:
     """Steps inside of a box of what has these steps from element to element."""
-    return integers(boxes.near(steps) or (0,))
+    return integers(boxes.near(steps) or (0,), large)
 
 
 def result_arguments(plan: Plan, results: Sequence[Span | None]) -> tuple[Any, Any]:

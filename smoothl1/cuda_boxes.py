@@ -37,14 +37,14 @@ def gap_of(line: int) -> int:
 @cuda.jit(device=True)
 def _is_inside(place, number, cut):
     """Whether an element of a box is one of the array: boxes may reach beyond its end."""
-    sides, counts, sizes = cut
+    sides, counts, sizes, _, _ = cut
     inside = True
     for back in range(len(sizes)):
         axis = len(sizes) - 1 - back
         rest, more = split(place, sides[axis]), split(number, counts[axis])
         first = times(minus(number, times(more, counts[axis][0])), sides[axis][0])
         here = plus(first, minus(place, times(rest, sides[axis][0])))
-        inside = inside and here < sizes[axis]
+        inside = inside and here < sizes[axis][0]
         place, number = rest, more
     return inside
 
@@ -120,7 +120,8 @@ def _summer(sums: Sums, direct: bool) -> Any:
         return loss, slope, share
 
     @cuda.jit(device=True)
-    def sum_up(kept, gap, walks, goals, results, local_sizes, number, counts, cut, is_whole):
+    def sum_up(kept, gap, walks, goals, results, number, cut, is_whole):
+        _, _, _, local_sizes, counts = cut
         (outputs, output_steps, output_sizes), (length, row_steps, row_sizes), shape = walks
         lanes, wide, bits = shape
         steps, first_steps, chunk_steps, count = goals
@@ -165,7 +166,7 @@ def box_kernel(form: Form, sums: Sums, elements: int, direct: tuple[bool, bool])
     loss_room, weight_room, slope_room = (places if has else 1 for has in flags)
 
     @cuda.jit
-    def box(o, outputs, steps, sizes, size, counts, boxes, cut, gap, constants, losses, slopes):
+    def box(o, outputs, walks, size, boxes, cut, gap, constants, losses, slopes):
         kept = (
             cuda.shared.array(loss_room, number_type),
             cuda.shared.array(weight_room, number_type),
@@ -173,18 +174,15 @@ def box_kernel(form: Form, sums: Sums, elements: int, direct: tuple[bool, bool])
         )
         number = low(cuda.blockIdx.x)
         if number < boxes:
+            steps, counts, sizes = walks
             here, there = move(o, outputs, steps, number, counts)
             is_whole = _is_inside(minus(size, 1), number, cut)
             fill(kept, gap, here, there, sizes, size, constants, number, cut, is_whole)
             cuda.syncthreads()
             if has_loss:
-                sum_losses(
-                    kept, gap, losses[0], losses[1], losses[2], sizes, number, counts, cut, is_whole
-                )
+                sum_losses(kept, gap, losses[0], losses[1], losses[2], number, cut, is_whole)
             if has_slope:
-                sum_slopes(
-                    kept, gap, slopes[0], slopes[1], slopes[2], sizes, number, counts, cut, is_whole
-                )
+                sum_slopes(kept, gap, slopes[0], slopes[1], slopes[2], number, cut, is_whole)
 
     return box
 

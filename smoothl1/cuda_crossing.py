@@ -17,11 +17,11 @@ from typing import Any
 from . import cuda_boxes, cuda_folds
 from .boxes import Boxes, cut
 from .cuda_arguments import (
+    SMALL,
     arrange_boxes,
     divider,
     far_steps,
     integers,
-    is_large,
     merge,
     near_steps,
     result_arguments,
@@ -44,19 +44,22 @@ def boxes_of(work: Work) -> Boxes:
 
 
 def pays(work: Work) -> bool:
-    """Whether what boxes leave to be added up is little beside what they spare to read."""
-    problem, boxes = work.problem, boxes_of(work)
-    parts = 0
+    """Whether what boxes leave to be added up is little beside what they spare to read.
+
+    It follows from the shapes and types of x and target, and so do the bits of the sums.
+    """
+    problem = work.problem
+    if not 0 < problem.plan().size <= SMALL:
+        return False
+    boxes, parts = boxes_of(work), 0
     for axes in (problem.axes, problem.broadcast_axes()):
         chunks = boxes.chunks(axes)
         parts += chunks * problem.plan(axes, keepdims=True).outputs if chunks > 1 else 0
-    read = 0
-    for span in work.operands.values():
-        own = [n for n, step in zip(span.shape, span.strides, strict=True) if step]
-        read += math.prod(own) * SIZES[span.dtype]
-    return 2 * 8 * parts < SHARE * read and not is_large(
-        problem.plan().size, work.operands.values()
+    shapes = {"x": problem.x_shape, "target": problem.target_shape}
+    read = sum(
+        math.prod(shape) * SIZES[work.operands[name].dtype] for name, shape in shapes.items()
     )
+    return 2 * 8 * parts < SHARE * read
 
 
 def run_boxes(work: Work, loss: Span, slope: Span) -> None:
@@ -75,12 +78,12 @@ def run_boxes(work: Work, loss: Span, slope: Span) -> None:
     kept = replace(sums.of_total().kept(losses), slope=sums.of_slopes().kept(slopes).slope)
     elements = cuda_boxes.elements_of(form.wide, by_weight)
     gap = cuda_boxes.gap_of(boxes.line())
-    arranged = arrange_boxes(work, boxes, (None, None))
+    arranged = arrange_boxes(work, boxes, (None, None), form.large)
     size, number, gap = integers((arranged.size, arranged.number, gap))
     launch(
         work, cuda_boxes.box_kernel(form, kept, elements, (losses, slopes)), arranged.number,
-        arranged.operands, arranged.outputs, arranged.steps, arranged.sizes, size,
-        arranged.counts, number, arranged.cut, gap, constants_of(work, form),
+        arranged.operands, arranged.outputs, arranged.walks, size, number, arranged.cut, gap,
+        constants_of(work, form),
         *(half.arguments for half in halves),
     )  # fmt: skip
     for half in halves:

@@ -1,7 +1,7 @@
 """One element on a GPU, taken through the formula.
 
 Every function here is compiled into kernels. Which of them a kernel uses is
-chosen when it is made (see `cuda_kernels`), so that what a call does without
+chosen when it is made (see `cuda_taking`), so that what a call does without
 leaves no trace in its code.
 
 Calls without float64 compute each element in float32, since many GPUs have few

@@ -18,7 +18,7 @@ class Form:
     reads: tuple[str, ...]  # in the order of OPERANDS
     writes: tuple[str, str] = ("", "")  # elementwise losses and slopes
     wide: bool = False
-    large: bool = False  # 2**31 elements or more
+    large: bool = False  # positions, or places in memory, need more than 31 bits
     huber: bool = False
     curvature: bool = False
     coarse: bool = False  # all results have 16 bits

@@ -13,6 +13,7 @@ from . import cuda_folds as folds
 from . import cuda_kernels as kernels
 from . import cuda_rows
 from .cuda_arguments import (
+    SMALL,
     arrange,
     arrange_rows,
     device_array,
@@ -135,6 +136,11 @@ def block_shape(plan: Plan) -> SimpleNamespace:
     if blocks < ENOUGH_BLOCKS:
         chunk_rows = min(chunk_rows, ROWS_PER_THREAD * lanes)
     chunks = max(1, -(-plan.rows // chunk_rows))
+    if blocks * chunks >= SMALL:
+        raise ValueError(
+            f"a GPU sums fewer than 2**31 blocks in a call, got {blocks * chunks} for "
+            f"{plan.size} elements and {plan.outputs} sums; split it"
+        )
     return SimpleNamespace(
         chunks=chunks,
         blocks=blocks * chunks,

@@ -239,6 +239,27 @@ def test_sums_over_other_axes_read_elements_once(name, dtype, rng, monkeypatch):
                 np.testing.assert_array_equal(loss.copy_to_host(), got[0].copy_to_host())
 
 
+@pytest.mark.parametrize(
+    ("own", "shape"), [((1, 3), (0, 3)), ((2, 1, 3), (2, 0, 3)), ((0, 1), (2,))]
+)
+@pytest.mark.parametrize("axis", [None, (), 0, 1])
+def test_no_elements_that_are_broadcast(own, shape, axis):
+    x, target = np.ones(own, np.float32), np.zeros(shape, np.float32)
+    for pair, wrt in (((x, target), "x"), ((x, target), "target"), ((target, x), "x")):
+        options = {"beta": 0.3, "axis": axis, "wrt": wrt}
+        got = sl.smooth_l1_value_and_grad(*map(to_device, pair), **options)
+        wanted = sl.smooth_l1_value_and_grad(*pair, **options)
+        for a, b in zip(got, wanted, strict=True):
+            np.testing.assert_array_equal(a.copy_to_host(), b)
+
+
+def test_more_blocks_than_a_launch_has(monkeypatch):
+    monkeypatch.setattr(cuda_sums, "SMALL", 10)
+    x = to_device(np.zeros((100, 3)))
+    with pytest.raises(ValueError, match=r"fewer than 2\*\*31 blocks in a call, got \d+ for 300"):
+        sl.smooth_l1_loss(x, x, axis=1)
+
+
 ONE_PASS = {  # whether that is better than two, with the sizes of real blocks
     (((8192,), (8192, 8192)), "float32", 1): True,
     (((8192, 1), (8192, 8192)), "float32", 0): True,
@@ -267,9 +288,13 @@ def test_two_passes_where_parts_would_be_large(shapes, dtype, axis, monkeypatch)
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_sums_over_any_axes(seed):
+def test_sums_over_any_axes(seed, monkeypatch):
     """Operands that lack any axes, losses summed over any, in any memory order."""
     rng = np.random.default_rng(seed)
+    if seed % 3 == 0:
+        monkeypatch.setattr(cuda_crossing, "SHARE", 0)  # two passes
+    if seed % 3 == 1:
+        monkeypatch.setattr(cuda_arguments, "SMALL", 1)  # places of 64 bits
     n = rng.integers(2, 5)
     shape = rng.integers(1, 7, n)
     arrays = {
@@ -323,13 +348,11 @@ def test_positions_beyond_2_31(monkeypatch, rng):
     """What divides such positions, on small arrays."""
     x, target = rng.normal(size=(3, 4, 5)), rng.normal(size=(4, 1))
     monkeypatch.setattr(cuda_arguments, "SMALL", 1)
-    cuda_arguments.divider.cache_clear()
     got = sl.smooth_l1_value_and_grad(to_device(x), to_device(target), beta=0.3, axis=(0, 2))
     for a, b in zip(
         got, sl.smooth_l1_value_and_grad(x, target, beta=0.3, axis=(0, 2)), strict=True
     ):
         np.testing.assert_allclose(a.copy_to_host(), b, rtol=1e-13)
-    cuda_arguments.divider.cache_clear()
 
 
 def test_places_in_memory_beyond_2_31():
