@@ -169,11 +169,14 @@ def parts_for(work: Work, flags: Flags, places: int) -> Any:
 def launch_fold(
     work: Work, sums: Sums, parts: Any, chunks: int, outputs: int, finish: tuple[Any, ...]
 ) -> None:
-    """Add up the parts of each output, its threads side by side if it has many."""
+    """Add up the parts of each output, its threads side by side if it has many.
+
+    A single output is one launch, whatever its size: its block has threads enough.
+    """
     while True:
         wide = min(power(outputs), max(folds.THREADS // power(chunks), WARP))
         tiles, lanes = -(-outputs // wide), folds.THREADS // wide
-        if chunks <= MOST_PARTS * lanes:
+        if outputs == 1 or chunks <= MOST_PARTS * lanes:
             break
         each = FEW_PARTS * lanes
         groups = -(-chunks // each)
