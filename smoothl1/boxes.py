@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .plan import Plan
+from .plan import Plan, c_steps
 
 SIDE_BY_SIDE = 32  # elements in memory that a box holds at least: 64 bytes of 16 bits each
 
@@ -39,7 +39,7 @@ class Boxes:
 
     def places(self) -> tuple[int, ...]:
         """Steps of the axes from one element of a box to the next, in the order of memory."""
-        return _steps(self.sides)
+        return c_steps(self.sides)
 
     def near(self, values: Sequence[int]) -> tuple[int, ...]:
         """Of one value for each axis, those of axes along which a box is longer than 1."""
@@ -67,19 +67,14 @@ class Boxes:
         """Steps from box to box of the number of a chunk of sums over these axes."""
         pairs = zip(self.axes, self.counts, strict=True)
         counts = {axis: count for axis, count in pairs if axis in axes}
-        steps = dict(zip(counts, _steps(tuple(counts.values())), strict=True))
+        steps = dict(zip(counts, c_steps(tuple(counts.values())), strict=True))
         return tuple(steps.get(axis, 0) for axis in self.axes)
 
     def output_steps(self, plan: Plan) -> tuple[int, ...]:
         """Steps from element to element of the number of an output of a plan."""
         sizes = tuple(self.shape[a] for a in plan.kept)
-        steps = dict(zip(plan.kept, _steps(sizes), strict=True))
+        steps = dict(zip(plan.kept, c_steps(sizes), strict=True))
         return tuple(steps.get(axis, 0) for axis in self.axes)
-
-
-def _steps(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Steps of axes of these sizes, the last one fastest."""
-    return tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
 
 
 @lru_cache(maxsize=512)

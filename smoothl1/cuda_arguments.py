@@ -24,8 +24,7 @@ ITEM_TYPES = {"bfloat16": "<u2", "bool": "|u1"}  # how kernels see what numba do
 
 def arrange(work: Work, plan: Plan, outputs: Sequence[Span | None], large: bool) -> SimpleNamespace:
     """Operands and outputs with common axes, as few as describe them all."""
-    spans = [work.operands.get(name) for name in OPERANDS]
-    spans += [None if span is None else span.broadcast(plan.shape) for span in outputs]
+    spans = _all_spans(work, plan, outputs)
     present = [span for span in spans if span is not None]
     sizes, strides = merged_axes(plan, present)
     steps = iter(strides)
@@ -35,6 +34,12 @@ def arrange(work: Work, plan: Plan, outputs: Sequence[Span | None], large: bool)
         outputs=tuple(arguments[len(OPERANDS) :]),
         sizes=tuple(divider(n, large) for n in sizes),
     )
+
+
+def _all_spans(work: Work, plan: Plan, outputs: Sequence[Span | None]) -> list[Span | None]:
+    """Operands and outputs, all as views of one shape; None for those that are absent."""
+    spans = [work.operands.get(name) for name in OPERANDS]
+    return [*spans, *(None if span is None else span.broadcast(plan.shape) for span in outputs)]
 
 
 def merged_axes(plan: Plan, spans: Sequence[Span]) -> tuple[list[int], list[tuple[int, ...]]]:
@@ -67,8 +72,7 @@ def arrange_rows(
     work: Work, plan: Plan, outputs: Sequence[Span | None], large: bool
 ) -> SimpleNamespace:
     """Operands and outputs with steps along the axes that are kept, and along those summed over."""
-    spans = [work.operands.get(name) for name in OPERANDS]
-    spans += [None if span is None else span.broadcast(plan.shape) for span in outputs]
+    spans = _all_spans(work, plan, outputs)
     present = [span for span in spans if span is not None]
     described = []
     for axes in (plan.kept, [a for a in plan.order if a not in plan.kept]):
@@ -85,23 +89,20 @@ def arrange_rows(
     )
 
 
-def arrange_boxes(
-    work: Work, boxes: Boxes, outputs: Sequence[Span | None], large: bool
-) -> SimpleNamespace:
-    """Operands and outputs with steps from box to box, and steps inside of a box."""
-    spans = [work.operands.get(name) for name in OPERANDS]
-    spans += [None if span is None else span.broadcast(boxes.shape) for span in outputs]
+def arrange_boxes(work: Work, boxes: Boxes, large: bool) -> SimpleNamespace:
+    """Operands with steps from box to box, and steps inside of a box; there are no outputs."""
     arguments: list[Any] = []
     steps: list[Any] = []
-    for span in spans:
+    for name in OPERANDS:
+        span = work.operands.get(name)
         own = () if span is None else tuple(span.strides[a] for a in boxes.axes)
         arguments.append(0 if span is None else operand(span, far_steps(boxes, own), large))
         steps.append(0 if span is None else near_steps(boxes, own, large))
     return SimpleNamespace(
-        operands=tuple(arguments[: len(OPERANDS)]),
-        outputs=tuple(arguments[len(OPERANDS) :]),
+        operands=tuple(arguments),
+        outputs=(0, 0),
         walks=(
-            tuple(steps),
+            (*steps, 0, 0),
             tuple(divider(n, large) for n in boxes.far(boxes.counts) or (1,)),
             tuple(divider(n, large) for n in boxes.near(boxes.sides) or (1,)),
         ),

@@ -15,7 +15,7 @@ from numba import cuda, float32, float64
 
 from . import cuda_folds as folds
 from . import cuda_rows as rows
-from .cuda_forms import Flags, Form, Sums
+from .cuda_forms import Form, Sums
 from .cuda_numbers import locate_small, low, minus, plus, split, times
 from .cuda_taking import four_of, mover, taker
 
@@ -62,28 +62,25 @@ def _in_shared(place, gap):
 
 
 @cache
-def _putter(flags: Flags) -> Any:
+def _putter(has_weight: bool) -> Any:
     """Function that keeps what is summed of an element."""
-    has_loss, has_weight, has_slope = flags
 
     @cuda.jit(device=True)
     def put(kept, place, gap, element):
         loss, slope, share = element
         at = _in_shared(place, gap)
-        if has_loss:
-            kept[0][at] = loss
+        kept[0][at] = loss
         if has_weight:
             kept[1][at] = share
-        if has_slope:
-            kept[2][at] = slope
+        kept[2][at] = slope
 
     return put
 
 
 @cache
-def _filler(form: Form, flags: Flags) -> Any:
+def _filler(form: Form, has_weight: bool) -> Any:
     """Function that computes the elements of a box, and keeps zeros for those beyond the end."""
-    four, take, put = four_of(form), taker(form), _putter(flags)
+    four, take, put = four_of(form), taker(form), _putter(has_weight)
     zero = np.float64(0.0) if form.wide else np.float32(0.0)
 
     @cuda.jit(device=True)
@@ -158,19 +155,23 @@ def box_kernel(form: Form, sums: Sums, elements: int, direct: tuple[bool, bool])
 
     Sums of losses and of slopes are finished where they are ``direct``; others go to parts.
     """
-    flags = has_loss, _, has_slope = sums.flags()
-    move, fill, number_type = mover(form), _filler(form, flags), _number(form)
+    _, has_weight, _ = sums.flags()
+    move, fill, number_type = (
+        mover(form),
+        _filler(form, has_weight),
+        float64 if form.wide else float32,
+    )
     sum_losses = _summer(sums.of_total(), direct[0])
     sum_slopes = _summer(sums.of_slopes(), direct[1])
     places = elements + (elements >> BANKS)
-    loss_room, weight_room, slope_room = (places if has else 1 for has in flags)
+    weight_room = places if has_weight else 1
 
     @cuda.jit
     def box(o, outputs, walks, size, boxes, cut, gap, constants, losses, slopes):
         kept = (
-            cuda.shared.array(loss_room, number_type),
+            cuda.shared.array(places, number_type),
             cuda.shared.array(weight_room, number_type),
-            cuda.shared.array(slope_room, number_type),
+            cuda.shared.array(places, number_type),
         )
         number = low(cuda.blockIdx.x)
         if number < boxes:
@@ -179,13 +180,7 @@ def box_kernel(form: Form, sums: Sums, elements: int, direct: tuple[bool, bool])
             is_whole = _is_inside(minus(size, 1), number, cut)
             fill(kept, gap, here, there, sizes, size, constants, number, cut, is_whole)
             cuda.syncthreads()
-            if has_loss:
-                sum_losses(kept, gap, losses[0], losses[1], losses[2], number, cut, is_whole)
-            if has_slope:
-                sum_slopes(kept, gap, slopes[0], slopes[1], slopes[2], number, cut, is_whole)
+            sum_losses(kept, gap, losses[0], losses[1], losses[2], number, cut, is_whole)
+            sum_slopes(kept, gap, slopes[0], slopes[1], slopes[2], number, cut, is_whole)
 
     return box
-
-
-def _number(form: Form) -> Any:
-    return float64 if form.wide else float32

@@ -78,7 +78,7 @@ def run_boxes(work: Work, loss: Span, slope: Span) -> None:
     kept = replace(sums.of_total().kept(losses), slope=sums.of_slopes().kept(slopes).slope)
     elements = cuda_boxes.elements_of(form.wide, by_weight)
     gap = cuda_boxes.gap_of(boxes.line())
-    arranged = arrange_boxes(work, boxes, (None, None), form.large)
+    arranged = arrange_boxes(work, boxes, form.large)
     size, number, gap = integers((arranged.size, arranged.number, gap))
     launch(
         work, cuda_boxes.box_kernel(form, kept, elements, (losses, slopes)), arranged.number,

@@ -30,6 +30,7 @@ import numpy as np
 from . import frames
 from .calls import Call, Wanted
 from .devices import SIZES, Memory, Span, check_for_gpus
+from .plan import c_steps
 from .problem import Problem
 from .validate import Array, Reduction, named_dtype
 from .views import Kind, check_unread, own_arrays, run_on_gpu
@@ -316,7 +317,7 @@ class _XlaMemory(Memory):
     """Memory that XLA has given for a call."""
 
     def span(self, name: str, array: _Buffer) -> Span:
-        return Span(array.address, array.shape, _steps(array.shape), array.dtype, array)
+        return Span(array.address, array.shape, c_steps(array.shape), array.dtype, array)
 
     def device(self, array: _Buffer) -> int:
         return array.execution.device
@@ -332,14 +333,6 @@ class _XlaMemory(Memory):
 
     def upload(self, values: Array, like: _Buffer) -> _Buffer:
         raise NotImplementedError("programs have all their operands on the GPU")
-
-
-def _steps(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Steps of elements that lie in the order of C."""
-    steps = [1]
-    for n in reversed(shape[1:]):
-        steps.append(steps[-1] * n)
-    return tuple(reversed(steps))[: len(shape)]
 
 
 BUFFERS, _MEMORY = _Buffers(), _XlaMemory()

@@ -112,6 +112,11 @@ def memory_order(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...
     return (*fixed, *sorted(live, key=lambda axis: -abs(strides[axis])))
 
 
+def c_steps(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Steps in elements of axes of these sizes that lie in the order of C."""
+    return tuple(math.prod(sizes[axis + 1 :]) for axis in range(len(sizes)))
+
+
 def ascending(axes: tuple[int, ...]) -> tuple[int, ...]:
     """Positions of axes from the lowest to the highest."""
     return tuple(sorted(range(len(axes)), key=axes.__getitem__))

@@ -117,7 +117,7 @@ ALLOWED = {
     "short_jax": {"new_arrays", "short", "small", "validate"},
     "frames": set(),
     "xla": {"frames", "jit", "kernels", "memory", "plan", "records", "threads"},
-    "jax_gpu": {"calls", "devices", "frames", "problem", "validate", "views"},
+    "jax_gpu": {"calls", "devices", "frames", "plan", "problem", "validate", "views"},
     "operations": {"validate"},
     "often_jax": {"jit", "kernels", "operations", "plain", "short", "short_jax", "xla"},
     "backend": {"problem"},
